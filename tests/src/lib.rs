@@ -1,0 +1,1 @@
+//! The specification of vswitch and the tools that prove the switch follows it.
