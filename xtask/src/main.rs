@@ -1,1 +1,51 @@
-fn main() {}
+//! What can a developer of vswitch ask for? One subcommand a file.
+
+mod build;
+mod cargo;
+mod ci;
+mod packages;
+mod probe;
+mod route;
+mod setup;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, build and test vswitch
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what building eBPF, the demo and the tests need
+    Setup(setup::Args),
+    /// Build the BPF object and the binary that carries it, target/release/vswitch
+    Build(build::Args),
+    /// Run the tests: host, kernel, namespaces (the last two as root)
+    Test(test::Args),
+    /// Everything that must pass before a change is taken: format, lints, all tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ci => ci::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! How do the BPF object and the binary that carries it come about?
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    cargo, probe,
+    route::Route,
+    setup::{self, Toolchain},
+};
+
+const TARGET: &str = "bpfel-unknown-none";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Build the binary without optimisation, as target/debug/vswitch (the BPF object is always optimised)
+    #[arg(long)]
+    debug: bool,
+}
+
+/// What a build leaves behind.
+pub(crate) struct Built {
+    pub(crate) object: PathBuf,
+    pub(crate) binary: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let built = build(args)?;
+    println!(
+        "object  {} ({} bytes)",
+        built.object.display(),
+        fs::metadata(&built.object).map_or(0, |m| m.len())
+    );
+    println!("binary  {}", built.binary.display());
+    Ok(())
+}
+
+pub(crate) fn release() -> Result<Built> {
+    build(&Args { debug: false })
+}
+
+fn build(args: &Args) -> Result<Built> {
+    let Args { debug } = args;
+    let toolchain = setup::toolchain()?;
+    let object = bpf_object(&toolchain)?;
+    let mut command = cargo::cargo("build");
+    command.args(["--package", "vswitch"]);
+    if !debug {
+        command.arg("--release");
+    }
+    cargo::run(&mut command, "build vswitch")?;
+    let binary = cargo::target().join(if *debug { "debug" } else { "release" }).join("vswitch");
+    Ok(Built { object, binary })
+}
+
+/// The object that vswitch's build script embeds. It finds it at this path by itself: passing the path by environment
+/// would rebuild vswitch whenever plain `cargo` and xtask alternate.
+fn bpf_object(toolchain: &Toolchain) -> Result<PathBuf> {
+    let mut command = bpf_cargo(toolchain, "build");
+    command.args(["--bin", "vswitch-bpf"]);
+    cargo::run(&mut command, "build the BPF object")?;
+    let built = bpf_target().join(TARGET).join("release/vswitch-bpf");
+    let object = cargo::target().join("bpf/vswitch.o");
+    let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    // An unchanged file keeps its time stamp, and with it vswitch stays built.
+    if fs::read(&object).ok().as_ref() != Some(&bytes) {
+        let directory = cargo::target().join("bpf");
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        fs::write(&object, &bytes).with_context(|| format!("write {}", object.display()))?;
+    }
+    Ok(object)
+}
+
+/// `cargo <subcommand>` for the BPF side of vswitch-ebpf, with the toolchain of the chosen route.
+pub(crate) fn bpf_cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
+    let command = match toolchain.route {
+        Route::Nightly => {
+            let mut command = probe::in_nightly("cargo");
+            command.args([subcommand, "-Zbuild-std=core"]);
+            command
+        }
+        Route::Debian => cargo::cargo(subcommand),
+    };
+    for_bpf(toolchain, command)
+}
+
+/// Aims a cargo command at BPF.
+pub(crate) fn for_bpf(toolchain: &Toolchain, mut command: Command) -> Command {
+    if toolchain.route == Route::Debian {
+        // A stable compiler: aya-ebpf needs its unstable features.
+        command.env("RUSTC", probe::DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+    }
+    command
+        .current_dir(cargo::root())
+        .env("CARGO_TARGET_DIR", bpf_target())
+        .args(["--release", "--package", "vswitch-ebpf", "--target", TARGET])
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
+        .env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command
+}
+
+/// Apart from the host's, as the compiler and its flags differ.
+fn bpf_target() -> PathBuf {
+    cargo::target().join("bpf-build")
+}

@@ -1,0 +1,111 @@
+//! Which distribution packages are needed, and how are they installed?
+
+use std::{ffi::OsStr, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    cargo, probe,
+    probe::find,
+    route::{DEBIAN_PACKAGES, Privilege},
+    step,
+};
+
+pub(crate) struct Tool {
+    pub(crate) command: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) why: &'static str,
+}
+
+/// What the demo and the tests call.
+pub(crate) const TOOLS: [Tool; 7] = [
+    Tool { command: "ip", package: "iproute2", why: "makes namespaces and veth pairs" },
+    Tool { command: "ping", package: "iputils-ping", why: "shows that hosts reach each other" },
+    Tool { command: "ethtool", package: "ethtool", why: "reads and sets offloads" },
+    Tool { command: "iperf3", package: "iperf3", why: "moves bulk TCP" },
+    Tool { command: "tcpdump", package: "tcpdump", why: "shows frames" },
+    Tool { command: "jq", package: "jq", why: "reads JSON output" },
+    Tool { command: "bpftool", package: "bpftool", why: "shows programs, maps and links" },
+];
+
+pub(crate) fn missing_tools() -> Vec<&'static Tool> {
+    TOOLS.iter().filter(|tool| find(tool.command).is_none()).collect()
+}
+
+/// A command run as root; None where that is impossible.
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Option<Command> {
+    match probe::privilege() {
+        Privilege::Root => Some(cargo::clean(program.as_ref())),
+        Privilege::Sudo => {
+            let mut command = cargo::clean("sudo");
+            command.arg(program.as_ref());
+            Some(command)
+        }
+        Privilege::None => None,
+    }
+}
+
+/// Asks for sudo's password now, where it is seen, and not behind a status line.
+pub(crate) fn authorise() -> Result<()> {
+    if probe::privilege() == Privilege::Sudo {
+        cargo::run(cargo::clean("sudo").arg("--validate"), "sudo")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
+    authorise()?;
+    let fresh = if packages.iter().all(|package| has_candidate(package)) {
+        false
+    } else {
+        update()?;
+        true
+    };
+    if let Some(unknown) = packages.iter().find(|package| !has_candidate(package)) {
+        let remedy = if DEBIAN_PACKAGES.contains(unknown) {
+            "it comes with Debian 12's security archive (deb http://deb.debian.org/debian-security \
+             bookworm-security main); or take rustup's route: rustup toolchain install nightly --component rust-src"
+        } else {
+            "add the archive that carries it"
+        };
+        bail!("apt-get install {unknown}: no archive of this system has the package; {remedy}");
+    }
+    let what = format!("apt-get install {}", packages.join(" "));
+    match step::run(&what, why, &mut apt_install(packages)?) {
+        // A list older than the archive names files that are gone.
+        Err(_) if !fresh => {
+            update()?;
+            step::run(&what, "once more, with fresh package lists", &mut apt_install(packages)?)
+        }
+        result => result,
+    }
+}
+
+fn has_candidate(package: &str) -> bool {
+    probe::output(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"))
+        .and_then(|text| {
+            Some(text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))? != "(none)")
+        })
+        .unwrap_or(false)
+}
+
+fn update() -> Result<()> {
+    let mut command = apt_get()?;
+    command.arg("update");
+    step::run("apt-get update", "this system's package lists are missing or old", &mut command)
+}
+
+fn apt_install(packages: &[&str]) -> Result<Command> {
+    let mut command = apt_get()?;
+    // --no-remove: rustc-web conflicts with Debian's own rustc and rustup, which are not ours to take away.
+    command.args(["install", "-y", "--no-install-recommends", "--no-remove"]).args(packages);
+    Ok(command)
+}
+
+fn apt_get() -> Result<Command> {
+    let Some(mut command) = as_root("env") else {
+        bail!("apt-get needs root, and there is no sudo: run this as root");
+    };
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"]);
+    Ok(command)
+}

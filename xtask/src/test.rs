@@ -1,0 +1,180 @@
+//! Does the switch do what the specification says? Three levels, from cheap to dear: host, kernel, namespaces.
+
+use std::{env, fs, path::Path, process::Command, time::Instant};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    build::{self, Built},
+    cargo, packages, probe,
+    route::Privilege,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run one level only: 1 host (no privileges, no BPF toolchain), 2 kernel, 3 namespaces
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
+    level: Option<u8>,
+    /// Run only the tests whose name contains this
+    filter: Option<String>,
+    #[arg(skip = env::var_os("VSWITCH_REQUIRE").is_some_and(|value| value == "all"))]
+    require_all: bool,
+}
+
+impl Args {
+    /// All levels, and none may be left out.
+    pub(crate) fn everything() -> Self {
+        Self { level: None, filter: None, require_all: true }
+    }
+}
+
+struct Level {
+    number: u8,
+    name: &'static str,
+    /// Of package vswitch-tests; the rest of the workspace's tests are level 1.
+    target: &'static str,
+    needs_root: bool,
+}
+
+const LEVELS: [Level; 3] = [
+    Level { number: 1, name: "host", target: "model", needs_root: false },
+    Level { number: 2, name: "kernel", target: "kernel", needs_root: true },
+    Level { number: 3, name: "namespaces", target: "net", needs_root: true },
+];
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    LeftOut(&'static str),
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Args { level, filter: _, require_all } = args;
+    let wanted: Vec<&Level> =
+        LEVELS.iter().filter(|l| level.is_none_or(|number| number == l.number)).collect();
+    let privilege = probe::privilege();
+    if wanted.iter().any(|l| l.needs_root) && privilege == Privilege::Sudo {
+        packages::authorise()?;
+    }
+    // Level 1 alone must do without a BPF toolchain.
+    let built = if wanted.iter().any(|l| l.needs_root) { Some(build::release()?) } else { None };
+
+    let mut results = Vec::new();
+    for level in wanted {
+        println!("\n== level {}: {} ==", level.number, level.name);
+        let started = Instant::now();
+        let outcome = if level.needs_root && privilege == Privilege::None {
+            Outcome::LeftOut("it needs root, and there is no sudo: run `cargo xtask test` as root")
+        } else {
+            match cargo::run(&mut command(level, built.as_ref(), args), "cargo test") {
+                Ok(()) => Outcome::Passed,
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            }
+        };
+        results.push((level, outcome, started.elapsed()));
+    }
+
+    println!();
+    let mut bad = 0;
+    for (level, outcome, elapsed) in &results {
+        let head = format!("level {} {:<11}", level.number, level.name);
+        match outcome {
+            Outcome::Passed => println!("{head} passed    {:6.1} s", elapsed.as_secs_f32()),
+            Outcome::Failed(error) => {
+                bad += 1;
+                println!("{head} FAILED    {:6.1} s  {error}", elapsed.as_secs_f32());
+            }
+            Outcome::LeftOut(why) => {
+                bad += i32::from(*require_all);
+                println!("{head} LEFT OUT  !!! NOT TESTED !!! {why}");
+            }
+        }
+    }
+    if bad > 0 {
+        let demanded =
+            if *require_all { " (VSWITCH_REQUIRE=all: a level left out is a failure)" } else { "" };
+        bail!("{bad} of {} test levels did not pass{demanded}", results.len());
+    }
+    Ok(())
+}
+
+fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
+    let mut command = cargo::cargo("test");
+    command.args(["--config", &runner(level, built, args.require_all)]);
+    if level.needs_root {
+        command.args(["--package", "vswitch-tests", "--test", level.target]);
+    } else {
+        command.args(["--workspace", "--lib", "--bins", "--no-fail-fast", "--test", level.target]);
+        for package in ["vswitch", "vswitch-ebpf", "xtask", "tests"] {
+            for name in further_targets(&cargo::root().join(package).join("tests")) {
+                command.args(["--test", &name]);
+            }
+        }
+    }
+    if let Some(filter) = &args.filter {
+        command.arg("--").arg(filter);
+    }
+    command
+}
+
+/// How cargo starts the test binaries: the variables reach them alone, since cargo and build scripts that saw them
+/// would rebuild; and so does sudo, since a target directory written by root is of no use to its owner.
+fn runner(level: &Level, built: Option<&Built>, require_all: bool) -> String {
+    let mut words = Vec::new();
+    if level.needs_root && probe::privilege() == Privilege::Sudo {
+        words.push("sudo".to_owned());
+    }
+    words.push("env".to_owned());
+    if let Some(built) = built {
+        words.push(format!("VSWITCH_BIN={}", built.binary.display()));
+        words.push(format!("VSWITCH_BPF_OBJECT={}", built.object.display()));
+    }
+    if require_all {
+        words.push("VSWITCH_REQUIRE=all".to_owned());
+    }
+    // sudo hands on no environment of its own accord.
+    for name in ["PATH", "RUST_BACKTRACE", "PROPTEST_CASES"] {
+        if let Ok(value) = env::var(name) {
+            words.push(format!("{name}={value}"));
+        }
+    }
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("target.'cfg(all())'.runner = [{}]", quoted.join(", "))
+}
+
+/// Integration tests beyond those that LEVELS names: a new file must not be left out in silence.
+fn further_targets(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").is_file())
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(|name| LEVELS.iter().all(|level| level.target != name))
+        .collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_1_names_no_privileged_target() {
+        let command = command(&LEVELS[0], None, &Args::everything());
+        let args: Vec<_> = command.get_args().filter_map(|arg| arg.to_str()).collect();
+        assert!(args.contains(&"model") && !args.contains(&"kernel") && !args.contains(&"net"), "{args:?}");
+    }
+
+    #[test]
+    fn a_filter_reaches_the_test_binaries() {
+        let command =
+            command(&LEVELS[1], None, &Args { filter: Some("flood".to_owned()), ..Args::everything() });
+        let args: Vec<_> = command.get_args().filter_map(|arg| arg.to_str()).collect();
+        assert!(
+            args.ends_with(&["--package", "vswitch-tests", "--test", "kernel", "--", "flood"]),
+            "{args:?}"
+        );
+    }
+}
