@@ -1,0 +1,174 @@
+//! What is compared? A lab joined by one kind of switch: a kernel device as the oracle, or vswitch.
+//!
+//! vswitch's own implementation of `Switch` belongs here, beside the trait: `start` cables the members, runs the
+//! binary named by `VSWITCH_BIN` in `lab.switch` and returns the uplink as the host's interface.
+
+use std::time::Duration;
+
+use crate::{
+    frame::{Addr, BROADCAST, ETHERTYPE, Frame, Mac, to},
+    lab::{HOST, HOST_MAC, Lab, STATION_IF},
+    observe::{self, Receipts, Send},
+    wire::{Ear, Station},
+};
+
+/// A boolean of a port, in the words that `bridge link set` and `vswitch port set` share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knob {
+    Hairpin,
+    Isolated,
+    Learning,
+    Flood,
+    McastFlood,
+    BcastFlood,
+}
+
+impl Knob {
+    pub const ALL: [Self; 6] =
+        [Self::Hairpin, Self::Isolated, Self::Learning, Self::Flood, Self::McastFlood, Self::BcastFlood];
+
+    /// snake_case; vswitch's options have dashes instead.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Hairpin => "hairpin",
+            Self::Isolated => "isolated",
+            Self::Learning => "learning",
+            Self::Flood => "flood",
+            Self::McastFlood => "mcast_flood",
+            Self::BcastFlood => "bcast_flood",
+        }
+    }
+}
+
+/// macvlan's words for what a port may exchange with its siblings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Bridge,
+    Vepa,
+    Private,
+    Passthru,
+    Source,
+}
+
+impl Mode {
+    pub const ALL: [Self; 5] = [Self::Bridge, Self::Vepa, Self::Private, Self::Passthru, Self::Source];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Vepa => "vepa",
+            Self::Private => "private",
+            Self::Passthru => "passthru",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// A kind of switch. Ports are named by the station they lead to; not every kind has every setting.
+pub trait Switch {
+    /// Joins the lab's members and uplink; returns the interface in `lab.switch` by which the host sends and receives.
+    fn start(&mut self, lab: &Lab) -> Option<String>;
+
+    fn set(&mut self, _lab: &Lab, station: &str, knob: Knob, _on: bool) {
+        panic!("this switch has no {} (asked for {station})", knob.word());
+    }
+
+    fn set_mode(&mut self, _lab: &Lab, station: &str, mode: Mode) {
+        panic!("this switch has no mode {} (asked for {station})", mode.word());
+    }
+
+    /// An entry that never ages.
+    fn add_static(&mut self, _lab: &Lab, _mac: Mac, station: &str) {
+        panic!("this switch has no static entries (asked for {station})");
+    }
+
+    fn set_ageing(&mut self, _lab: &Lab, ageing: Duration) {
+        panic!("this switch does not age (asked for {ageing:?})");
+    }
+}
+
+pub struct Fabric {
+    // Sockets first: they keep their namespaces alive.
+    stations: Vec<Station>,
+    switch: Box<dyn Switch>,
+    pub lab: Lab,
+    settle: Duration,
+}
+
+impl Fabric {
+    pub fn new(mut switch: impl Switch + 'static, lab: Lab) -> Self {
+        let host_if = switch.start(&lab);
+        let station = |m: &crate::lab::Member| Station::new(&m.name, &m.netns, STATION_IF, m.mac, Ear::Tap);
+        let mut stations = lab.members.iter().map(station).collect::<Vec<_>>();
+        stations.extend(
+            host_if.map(|ifname| Station::new(HOST, &lab.switch, &ifname, HOST_MAC, Ear::Stack(ETHERTYPE))),
+        );
+        Self { stations, switch: Box::new(switch), lab, settle: observe::SETTLE }
+    }
+
+    /// For a switch that is slower than the kernel's, or for a measurement.
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settle = settle;
+        self
+    }
+
+    pub fn set(&mut self, station: &str, knob: Knob, on: bool) -> &mut Self {
+        self.switch.set(&self.lab, station, knob, on);
+        self
+    }
+
+    pub fn set_mode(&mut self, station: &str, mode: Mode) -> &mut Self {
+        self.switch.set_mode(&self.lab, station, mode);
+        self
+    }
+
+    pub fn add_static(&mut self, mac: Mac, station: &str) -> &mut Self {
+        self.switch.add_static(&self.lab, mac, station);
+        self
+    }
+
+    pub fn set_ageing(&mut self, ageing: Duration) -> &mut Self {
+        self.switch.set_ageing(&self.lab, ageing);
+        self
+    }
+
+    /// Everyone says hello, so that all addresses are known wherever addresses are learned.
+    pub fn introduce(&self) {
+        let hello = self.stations.iter().map(|station| (station.name.as_str(), to(BROADCAST)));
+        self.exchange(&hello.collect::<Vec<_>>());
+    }
+
+    /// Sends the frames in order and tells who received each. All may be known after the first: rows that must not
+    /// teach the switch anything are not for one exchange.
+    pub fn exchange(&self, sends: &[(&str, Frame)]) -> Vec<Receipts> {
+        let sends = sends.iter().map(|(from, frame)| {
+            let station = self.station(from);
+            let src = frame.src.as_ref().map_or(station.mac, |addr| self.resolve(addr));
+            Send { station, frame, dst: self.resolve(&frame.dst), src }
+        });
+        observe::exchange(&self.stations, &sends.collect::<Vec<_>>(), self.settle)
+    }
+
+    /// A table of sender, frame and receivers; panics with every row that is different.
+    pub fn check(&self, title: &str, rows: &[(&str, Frame, &str)]) {
+        let sends = rows.iter().map(|(from, frame, _)| (*from, frame.clone())).collect::<Vec<_>>();
+        let wrong = rows.iter().zip(self.exchange(&sends)).filter(|((.., expected), got)| *got != *expected);
+        let wrong = wrong.map(|((from, frame, expected), got)| {
+            format!("\n  from {from}: {frame:?}\n    expected {expected}, received by {got}")
+        });
+        let wrong = wrong.collect::<String>();
+        assert!(wrong.is_empty(), "{title}:{wrong}");
+    }
+
+    pub fn station(&self, name: &str) -> &Station {
+        let found = self.stations.iter().find(|station| station.name == name);
+        found.unwrap_or_else(|| panic!("no station {name} in this fabric"))
+    }
+
+    fn resolve(&self, addr: &Addr) -> Mac {
+        match addr {
+            Addr::Of(name) => self.station(name).mac,
+            Addr::Mac(mac) => *mac,
+        }
+    }
+}

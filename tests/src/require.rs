@@ -1,0 +1,62 @@
+//! Can this test run here? If not, it says so and what is missing; where all must run, that is a failure.
+
+use std::{env, path::Path};
+
+/// Something that a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Root,
+    /// The kernel's type information, without which no program of ours loads.
+    Btf,
+    Tool(&'static str),
+    /// A file named by an environment variable, such as the binary under test.
+    FileIn(&'static str),
+}
+
+/// What every test with namespaces needs.
+pub const NAMESPACES: &[Need] = &[Need::Root, Need::Tool("ip"), Need::Tool("bridge"), Need::Tool("nsenter")];
+
+/// False if the test must be left out, which has then been said on stderr. `if !require("x", NAMESPACES) { return }`
+///
+/// # Panics
+/// If something is missing and `VSWITCH_REQUIRE=all`.
+pub fn require(test: &str, needs: &[Need]) -> bool {
+    let missing = needs.iter().filter_map(|need| need.missing()).collect::<Vec<_>>().join(", ");
+    if missing.is_empty() {
+        return true;
+    }
+    assert!(
+        !env::var("VSWITCH_REQUIRE").is_ok_and(|value| value == "all"),
+        "{test} cannot run and VSWITCH_REQUIRE=all: {missing}"
+    );
+    // The test harness captures eprintln! of a passing test; a skip must be seen.
+    let message = format!("SKIPPED {test}: {missing}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), message.as_bytes());
+    false
+}
+
+impl Need {
+    fn missing(self) -> Option<String> {
+        let (available, lack) = match self {
+            // SAFETY: no arguments, and it cannot fail.
+            Self::Root => (unsafe { libc::geteuid() } == 0, "needs root".to_owned()),
+            Self::Btf => (
+                Path::new("/sys/kernel/btf/vmlinux").exists(),
+                "needs /sys/kernel/btf/vmlinux (CONFIG_DEBUG_INFO_BTF)".to_owned(),
+            ),
+            Self::Tool(name) => (in_path(name), format!("needs the program {name}")),
+            Self::FileIn(variable) => (
+                env::var_os(variable).is_some_and(|path| Path::new(&path).is_file()),
+                format!("needs {variable} to name a file"),
+            ),
+        };
+        (!available).then_some(lack)
+    }
+}
+
+fn in_path(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // A plain user's PATH often leaves out the directories where ip and bridge are.
+    let system = ["/usr/sbin", "/sbin"].map(Into::into);
+    env::split_paths(&path).chain(system).any(|dir| dir.join(name).is_file())
+}

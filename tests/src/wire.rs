@@ -1,0 +1,205 @@
+//! Who hears a frame? Packet sockets on one interface: a voice to send raw frames and an ear to receive them.
+
+use std::{
+    io,
+    mem::{self, size_of},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
+};
+
+use crate::{frame::Mac, topo::Netns};
+
+/// Where the kernel hands over received frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ear {
+    /// Everything that reaches the interface, before tc and rx handlers: for the far end of a cable.
+    Tap,
+    /// One ethertype, after tc and rx handlers: hearing it proves that the machine's own stack was given the frame.
+    /// (A tap on a switch's uplink hears every frame whatever the switch does with it, and proves nothing.)
+    Stack(u16),
+}
+
+/// What the kernel thinks a received frame is; the stack's protocols drop `OtherHost`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Host,
+    Broadcast,
+    Multicast,
+    OtherHost,
+}
+
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub class: Class,
+    /// As it was on the wire: a VLAN tag that the kernel keeps beside the frame is back in its place.
+    pub bytes: Vec<u8>,
+}
+
+/// Somebody who sends and receives frames: an interface, seen from its namespace.
+#[derive(Debug)]
+pub struct Station {
+    pub name: String,
+    pub mac: Mac,
+    pub ear: Ear,
+    voice: OwnedFd,
+    rx: OwnedFd,
+}
+
+/// Larger than any frame of the labs; a longer one is an error, not cut.
+const FRAME_MAX: usize = 9216;
+/// Thousands of small frames, each charged with about 1 KiB of buffer.
+const RX_BUFFER: libc::c_int = 64 << 20;
+
+impl Station {
+    pub fn new(name: &str, netns: &Netns, ifname: &str, mac: Mac, ear: Ear) -> Self {
+        let ifindex = netns.ifindex(ifname);
+        let protocol = match ear {
+            Ear::Tap => libc::ETH_P_ALL as u16,
+            Ear::Stack(ethertype) => ethertype,
+        };
+        let (voice, rx) = netns
+            // Protocol 0 makes the voice deaf, so that it queues nothing.
+            .run(|| Ok::<_, io::Error>((bound_socket(ifindex, 0)?, listening_socket(ifindex, protocol)?)))
+            .unwrap_or_else(|err| panic!("open packet sockets on {ifname} for {name}: {err}"));
+        Self { name: name.to_owned(), mac, ear, voice, rx }
+    }
+
+    /// Sends one frame as it is. Over veth and bridge it has been received when this returns, or nearly so.
+    pub fn send(&self, bytes: &[u8]) {
+        // SAFETY: the pointer and length are those of a live slice, which the call only reads.
+        let sent = unsafe { libc::send(self.voice.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        assert_eq!(sent, bytes.len() as isize, "{} cannot send: {}", self.name, io::Error::last_os_error());
+    }
+
+    /// The next frame in the queue, without waiting.
+    pub fn receive(&self) -> Option<Arrival> {
+        let mut bytes = vec![0; FRAME_MAX];
+        let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: both are plain C structs, for which all zeroes is a valid value.
+        let (mut from, mut header) = unsafe { mem::zeroed::<(libc::sockaddr_ll, libc::msghdr)>() };
+        // u64 gives the alignment that control message headers need.
+        let mut control = [0_u64; 16];
+        header.msg_name = ptr::from_mut(&mut from).cast();
+        header.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;
+        header.msg_iov = &raw mut iov;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control);
+
+        // SAFETY: every pointer in the header is to a live local of the length given beside it.
+        let len = unsafe {
+            libc::recvmsg(self.rx.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+        };
+        if len < 0 {
+            let err = io::Error::last_os_error();
+            // ENETDOWN is told once to sockets whose interface goes down; tests do that on purpose.
+            assert!(
+                matches!(err.raw_os_error(), Some(libc::EAGAIN | libc::ENETDOWN)),
+                "{} cannot receive: {err}",
+                self.name
+            );
+            return None;
+        }
+        assert!(len as usize <= FRAME_MAX, "{} received a frame of {len} bytes, above FRAME_MAX", self.name);
+        bytes.truncate(len as usize);
+        if let Some(tag) = tag_beside(&header) {
+            bytes.splice(12..12, tag);
+        }
+        let class = match from.sll_pkttype {
+            libc::PACKET_HOST => Class::Host,
+            libc::PACKET_BROADCAST => Class::Broadcast,
+            libc::PACKET_MULTICAST => Class::Multicast,
+            libc::PACKET_OTHERHOST => Class::OtherHost,
+            other => panic!("{} received a frame of packet type {other}", self.name),
+        };
+        Some(Arrival { class, bytes })
+    }
+
+    /// For poll(2).
+    pub fn ear_fd(&self) -> RawFd {
+        self.rx.as_raw_fd()
+    }
+
+    /// Panics if the socket had to drop frames since the last call: then silence means nothing.
+    pub fn assert_nothing_lost(&self) {
+        // SAFETY: a plain C struct, for which all zeroes is a valid value.
+        let mut stats = unsafe { mem::zeroed::<libc::tpacket_stats>() };
+        let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes, the size of the struct it is pointed to.
+        let result = unsafe {
+            libc::getsockopt(
+                self.rx.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                ptr::from_mut(&mut stats).cast(),
+                &raw mut len,
+            )
+        };
+        assert_eq!(result, 0, "statistics of {}: {}", self.name, io::Error::last_os_error());
+        assert_eq!(stats.tp_drops, 0, "the receive buffer of {} overflowed", self.name);
+    }
+}
+
+/// The VLAN tag that the kernel moved from the frame into the packet's metadata, as bytes on the wire.
+fn tag_beside(header: &libc::msghdr) -> Option<[u8; 4]> {
+    // SAFETY: recvmsg filled the header; its control buffer is still alive in the caller.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a complete header inside the control buffer.
+    while let Some(cmsg) = unsafe { message.as_ref() } {
+        if (cmsg.cmsg_level, cmsg.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+            // SAFETY: a PACKET_AUXDATA message carries one tpacket_auxdata; unaligned, as only bytes are promised.
+            let aux = unsafe { libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned() };
+            if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+                return None;
+            }
+            let ([p0, p1], [t0, t1]) = (aux.tp_vlan_tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
+            return Some([p0, p1, t0, t1]);
+        }
+        // SAFETY: as above, with the header that recvmsg filled and a message inside it.
+        message = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+    None
+}
+
+fn listening_socket(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
+    let socket = bound_socket(ifindex, protocol)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RX_BUFFER)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+    Ok(socket)
+}
+
+fn bound_socket(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
+    // Protocol 0 until bound: otherwise it would begin with frames of every interface of the namespace.
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: a plain C struct, for which all zeroes is a valid value.
+    let mut address = unsafe { mem::zeroed::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = ifindex as i32;
+    // SAFETY: the address is a live sockaddr_ll and the length is its size.
+    let result = unsafe {
+        libc::bind(fd, ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+fn set_option(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the value is a live int and the length is its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
