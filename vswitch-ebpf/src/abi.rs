@@ -1,0 +1,300 @@
+//! Every byte that the kernel side and userspace share, and the version that names their layout.
+//!
+//! All values are in the byte order of the machine: both sides run on it. A change of any layout, map type or meaning
+//! here raises [`ABI_VERSION`], which is part of the pins' path.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::frame::MacAddr;
+
+/// Version of everything in this file; programs and pins of another version are never mixed.
+pub const ABI_VERSION: u32 = 1;
+
+/// Number of port slots. Slot 0 is the host; ports have slots from 1.
+pub const MAX_PORTS: u32 = 1024;
+
+/// The slot of the machine's own stack. It has counters but no interface of its own.
+pub const HOST_SLOT: u16 = 0;
+
+/// Entries of the FDB when the user names no limit.
+pub const DEFAULT_FDB_MAX: u32 = 65_536;
+
+/// `skb->mark` of a frame that the switch has decided and that now passes another hook of the same uplink on its way
+/// ("VSWd"). The hook clears it, so that it never leaves the machine.
+pub const SWITCHED_MARK: u32 = 0x5653_5764;
+
+/// A moment of the monotonic clock in units of 2^20 ns (1.048576 ms): a shift instead of a division per frame.
+pub type Stamp = u64;
+
+/// `ns >> STAMP_SHIFT` makes a [`Stamp`] of CLOCK_MONOTONIC nanoseconds.
+pub const STAMP_SHIFT: u32 = 20;
+
+/// What holds for the whole switch: the only element of the map `SETTINGS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// Age, in [`Stamp`] units, at which a learned entry no longer forwards. 0: nothing is learned, as in the bridge.
+    pub ageing: u32,
+    /// An entry's stamp is renewed when it is at least this old, in [`Stamp`] units (a second, or less for a short
+    /// ageing time): storing on every frame would bounce the cache line between CPUs.
+    pub refresh: u32,
+    /// [`settings_flags`].
+    pub flags: u32,
+    /// Slot of the uplink behind which the host lives; [`HOST_SLOT`] when the switch has no uplink and hence no host.
+    pub host_uplink: u16,
+    /// One more than the highest slot in use: where a flood may stop looking.
+    pub slots: u16,
+}
+
+/// Bits of [`Settings::flags`].
+pub mod settings_flags {
+    /// Ports and host reach each other directly.
+    pub const HOST_ACCESS: u32 = 1 << 0;
+    /// Exactly the kernel macvlan's rules where vswitch differs from them on purpose.
+    pub const MACVLAN_COMPAT: u32 = 1 << 1;
+}
+
+/// A port as the dataplane needs it: element of the map `PORTS`, by slot. An all-zero element is a free slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Port {
+    /// The interface; 0 while the slot is free or its interface is missing.
+    pub ifindex: u32,
+    /// MTU of the interface in bytes, without the Ethernet header.
+    pub mtu: u32,
+    /// [`port_flags`].
+    pub flags: u32,
+    /// [`mode`].
+    pub mode: u8,
+    /// Explicit padding, zero.
+    pub reserved: [u8; 3],
+}
+
+/// Bits of [`Port::flags`].
+pub mod port_flags {
+    /// A port towards the outside; without it an access port.
+    pub const UPLINK: u32 = 1 << 0;
+    /// May send a frame back out where it came from.
+    pub const HAIRPIN: u32 = 1 << 1;
+    /// Exchanges nothing with other isolated ports.
+    pub const ISOLATED: u32 = 1 << 2;
+    /// Source addresses are learned here.
+    pub const LEARNING: u32 = 1 << 3;
+    /// Receives unknown unicast.
+    pub const FLOOD: u32 = 1 << 4;
+    /// Receives multicast.
+    pub const MCAST_FLOOD: u32 = 1 << 5;
+    /// Receives broadcast.
+    pub const BCAST_FLOOD: u32 = 1 << 6;
+    /// Frames that arrive by XDP may be delivered here by XDP.
+    pub const XDP: u32 = 1 << 7;
+    /// The interface is a veth whose peer is in another namespace: `bpf_redirect_peer` delivers.
+    pub const PEER: u32 = 1 << 8;
+    /// What a port has when the user says nothing.
+    pub const DEFAULT: u32 = LEARNING | FLOOD | MCAST_FLOOD | BCAST_FLOOD;
+}
+
+/// Values of [`Port::mode`]: macvlan's words. Uplinks have [`mode::BRIDGE`].
+pub mod mode {
+    /// Exchanges frames with its siblings directly.
+    pub const BRIDGE: u8 = 0;
+    /// Sends everything up; siblings are reached through a reflecting switch.
+    pub const VEPA: u8 = 1;
+    /// Never exchanges frames with siblings.
+    pub const PRIVATE: u8 = 2;
+    /// The only port: takes everything.
+    pub const PASSTHRU: u8 = 3;
+    /// Receives by the frames' source addresses.
+    pub const SOURCE: u8 = 4;
+}
+
+/// Key of the map `FDB`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct FdbKey {
+    /// The address.
+    pub mac: MacAddr,
+    /// The VLAN identifier; 0 while the switch is not VLAN-aware.
+    pub vlan: u16,
+}
+
+/// Value of the map `FDB`: one aligned word, so that a reader never sees the port of one store with the stamp of another.
+///
+/// Bits 0 to 15: slot. Bits 16 to 23: [`fdb_flags`]. Bits 24 to 63: the [`Stamp`] of the last frame from the address.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FdbEntry(pub u64);
+
+/// Flags of an [`FdbEntry`].
+pub mod fdb_flags {
+    /// Never ages.
+    pub const STATIC: u8 = 1 << 0;
+    /// Does not move when its address is seen as source on another port.
+    pub const STICKY: u8 = 1 << 1;
+    /// The address belongs to the host's stack, reached through the uplink in the entry's slot.
+    pub const HOST: u8 = 1 << 2;
+    /// An address of the host itself: the bridge's "permanent".
+    pub const LOCAL: u8 = STATIC | STICKY | HOST;
+}
+
+impl FdbEntry {
+    const FLAGS_SHIFT: u32 = 16;
+    const STAMP_SHIFT: u32 = 24;
+    const STAMP_MASK: u64 = (1 << 40) - 1;
+
+    /// An entry for `slot` with [`fdb_flags`], last seen at `stamp`.
+    #[inline(always)]
+    pub const fn new(slot: u16, flags: u8, stamp: Stamp) -> Self {
+        Self(
+            slot as u64
+                | (flags as u64) << Self::FLAGS_SHIFT
+                | (stamp & Self::STAMP_MASK) << Self::STAMP_SHIFT,
+        )
+    }
+
+    /// The port.
+    #[inline(always)]
+    pub const fn slot(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// [`fdb_flags`].
+    #[inline(always)]
+    pub const fn flags(self) -> u8 {
+        (self.0 >> Self::FLAGS_SHIFT) as u8
+    }
+
+    /// Whether any of the `flags` is set.
+    #[inline(always)]
+    pub const fn has(self, flags: u8) -> bool {
+        self.flags() & flags != 0
+    }
+
+    /// When the last frame from the address was seen, as far as [`Settings::refresh`] lets it be known.
+    #[inline(always)]
+    pub const fn stamp(self) -> Stamp {
+        self.0 >> Self::STAMP_SHIFT
+    }
+
+    /// Time since [`FdbEntry::stamp`]; 0 if another CPU's clock is ahead.
+    #[inline(always)]
+    pub const fn age(self, now: Stamp) -> Stamp {
+        now.saturating_sub(self.stamp())
+    }
+
+    /// Whether the entry no longer forwards: it ages and its time is over.
+    #[inline(always)]
+    pub const fn expired(self, now: Stamp, ageing: u32) -> bool {
+        !self.has(fdb_flags::STATIC) && self.age(now) >= ageing as u64
+    }
+}
+
+/// Number of counters for drop reasons; [`crate::verdict::DropReason`] names those in use.
+pub const DROP_REASONS: usize = 16;
+
+/// One port's counters on one CPU: element of the per-CPU map `COUNTERS`, by slot; slot 0 counts the host.
+///
+/// For every port `rx_packets = forwarded + host + sum of drops`. A GSO super-frame counts as one packet, as in
+/// `ip -s link`; bytes include the Ethernet header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counters {
+    /// Frames that the port's far end sent (slot 0: that the host sent) and the switch decided.
+    pub rx_packets: u64,
+    /// Bytes of those.
+    pub rx_bytes: u64,
+    /// Frames handed to the port's interface (slot 0: to the host's stack).
+    pub tx_packets: u64,
+    /// Bytes of those.
+    pub tx_bytes: u64,
+    /// Received frames that went to at least one port; a flooded frame counts once.
+    pub forwarded: u64,
+    /// Received frames that went to the host alone.
+    pub host: u64,
+    /// Frames that the kernel refused to send on this port (`bpf_clone_redirect` failed).
+    pub tx_errors: u64,
+    /// Source addresses that could not be learned because the FDB was full.
+    pub fdb_full: u64,
+    /// Received frames dropped, by [`crate::verdict::DropReason`].
+    pub drops: [u64; DROP_REASONS],
+}
+
+/// Length of an interface name with its terminating zero (IFNAMSIZ).
+pub const IFNAMSIZ: usize = 16;
+
+/// What userspace must remember of a port beyond what the dataplane needs: element of the map `RECORDS`, by slot.
+/// An all-zero name is a free slot. The dataplane never reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct PortRecord {
+    /// Name of the port's interface, zero-terminated: what the port is known by while the interface is missing.
+    pub ifname: [u8; IFNAMSIZ],
+    /// Name that the veth's far end was created with; empty unless [`record_flags::CREATED_VETH`].
+    pub peer: [u8; IFNAMSIZ],
+    /// Namespace in which the far end was created, as the user named it; empty if none.
+    pub netns: [u8; 64],
+    /// [`record_flags`].
+    pub flags: u32,
+    /// What was changed on the interface and its far end and has to be undone when the port goes.
+    pub undo: u32,
+    /// The interface's index when the port was attached; 0 while it is missing.
+    pub ifindex: u32,
+    /// The datapath that the user asked for: 0 auto, 1 xdp, 2 xdp-generic, 3 tc.
+    pub datapath: u8,
+    /// The datapath in use, in the same numbers; 0 while the interface is missing.
+    pub active: u8,
+    /// Explicit padding, zero.
+    pub reserved: [u8; 2],
+}
+
+/// Bits of [`PortRecord::flags`].
+pub mod record_flags {
+    /// vswitch created the interface as one end of a veth pair, and deletes it with the port.
+    pub const CREATED_VETH: u32 = 1 << 0;
+    /// vswitch created the interface as a persistent tap, and deletes it with the port.
+    pub const CREATED_TAP: u32 = 1 << 1;
+}
+
+/// What userspace must remember of the switch: the only element of the map `IDENTITY`. The dataplane never reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Identity {
+    /// Device of the network namespace that the switch lives in (`stat` of /proc/self/ns/net).
+    pub netns_dev: u64,
+    /// Inode of that namespace.
+    pub netns_ino: u64,
+    /// 1 once `up` has finished; 0 marks a switch that a crash left half made.
+    pub complete: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{align_of, offset_of, size_of};
+
+    /// The layout is a contract with pinned maps: whoever changes a number here raises `ABI_VERSION`.
+    #[test]
+    fn layout_is_the_one_of_version_1() {
+        assert_eq!(ABI_VERSION, 1);
+        assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (16, 4));
+        assert_eq!((size_of::<Port>(), align_of::<Port>()), (16, 4));
+        assert_eq!((size_of::<FdbKey>(), offset_of!(FdbKey, vlan)), (8, 6));
+        assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));
+        assert_eq!((size_of::<Counters>(), offset_of!(Counters, drops)), (192, 64));
+        assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (112, 96));
+        assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (24, 16));
+    }
+
+    #[test]
+    fn fdb_entry_keeps_its_parts_apart() {
+        let entry = FdbEntry::new(0xfffe, fdb_flags::LOCAL, (1 << 40) - 2);
+        assert_eq!((entry.slot(), entry.flags(), entry.stamp()), (0xfffe, fdb_flags::LOCAL, (1 << 40) - 2));
+        assert!(!entry.expired(u64::MAX, 0));
+        let learned = FdbEntry::new(3, 0, 100);
+        assert!(!learned.expired(109, 10));
+        assert!(learned.expired(110, 10));
+        assert!(!learned.expired(50, 10), "a clock that is behind does not age");
+    }
+}

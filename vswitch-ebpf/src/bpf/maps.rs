@@ -1,0 +1,94 @@
+//! The switch's state as BPF maps, and the decision's view of it.
+
+use aya_ebpf::{
+    bindings::{BPF_EXIST, BPF_NOEXIST},
+    helpers::bpf_ktime_get_coarse_ns,
+    macros::map,
+    maps::{Array, DevMap, HashMap, PerCpuArray},
+};
+use vswitch_ebpf::{
+    abi::{
+        Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, STAMP_SHIFT,
+        Settings, Stamp,
+    },
+    tables::Tables,
+};
+
+#[map]
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+/// By slot.
+#[map]
+pub(crate) static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
+
+/// ifindex -> slot. A hash: indices grow without bound on a machine where interfaces come and go.
+#[map]
+pub(crate) static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
+
+/// Preallocated and with a limit. Not LRU, which would let one port evict everybody's entries.
+#[map]
+pub(crate) static FDB: HashMap<FdbKey, FdbEntry> = HashMap::with_max_entries(DEFAULT_FDB_MAX, 0);
+
+/// By slot.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
+
+/// By slot: the ports that XDP may deliver to. The kernel clears an element when its interface goes.
+#[map]
+pub(crate) static DEVMAP: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+
+/// By slot; userspace's memory.
+#[map]
+pub(crate) static RECORDS: Array<PortRecord> = Array::with_max_entries(MAX_PORTS, 0);
+
+/// Userspace's memory.
+#[map]
+pub(crate) static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
+
+/// The maps, as the decision sees them.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn settings(&self) -> Settings {
+        SETTINGS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn slot_of(&self, ifindex: u32) -> Option<u16> {
+        // SAFETY: a copy of one aligned word; userspace alone adds and removes elements, and a stale slot is caught
+        // by `port` once the slot is free.
+        unsafe { SLOTS.get(ifindex) }.map(|slot| *slot as u16)
+    }
+
+    #[inline(always)]
+    fn port(&self, slot: u16) -> Option<Port> {
+        PORTS.get(u32::from(slot)).copied().filter(|port| port.ifindex != 0)
+    }
+
+    #[inline(always)]
+    fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
+        // SAFETY: a copy of one aligned word. If the element was recycled for another address in between, the answer
+        // is that address' port: one frame may go astray, no memory does.
+        unsafe { FDB.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn fdb_insert(&self, key: FdbKey, entry: FdbEntry) -> bool {
+        const E2BIG: i32 = 7;
+        FDB.insert(key, entry, u64::from(BPF_NOEXIST)) != Err(-E2BIG)
+    }
+
+    #[inline(always)]
+    fn fdb_update(&self, key: FdbKey, entry: FdbEntry) {
+        // Not a store through a pointer: the element may be another address' by now. Gone is fine: the next frame
+        // learns again.
+        let _gone = FDB.insert(key, entry, u64::from(BPF_EXIST));
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Stamp {
+        // SAFETY: reads a clock.
+        unsafe { bpf_ktime_get_coarse_ns() >> STAMP_SHIFT }
+    }
+}

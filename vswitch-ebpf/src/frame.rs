@@ -1,0 +1,117 @@
+//! What is read of a frame: bounded byte access, and the Ethernet header.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of an Ethernet header: destination, source, EtherType.
+pub const ETH_HLEN: u32 = 14;
+
+/// Bytes of one 802.1Q tag.
+pub const VLAN_HLEN: u32 = 4;
+
+/// A frame as the decision sees it. A trait and not a slice: the verifier forgets the bound of a slice of the packet.
+pub trait Frame {
+    /// The `N` bytes at `offset` from the destination address, or `None` if the frame ends before.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Length in bytes with the Ethernet header, of the longest frame that will be on a wire: 0 for a GSO super-frame,
+    /// whose segments fit the MTU by construction.
+    fn wire_len(&self) -> u32;
+}
+
+/// A 48-bit MAC address, in the order of the wire.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// ff:ff:ff:ff:ff:ff.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether the group bit is set: multicast or broadcast.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether it is the broadcast address.
+    #[inline(always)]
+    pub fn is_broadcast(self) -> bool {
+        self == Self::BROADCAST
+    }
+
+    /// Whether it is all zero.
+    #[inline(always)]
+    pub fn is_zero(self) -> bool {
+        self == Self([0; 6])
+    }
+
+    /// Whether a station may send from it: neither a group address nor zero.
+    #[inline(always)]
+    pub fn is_station(self) -> bool {
+        !self.is_group() && !self.is_zero()
+    }
+
+    /// The last digit of 01-80-C2-00-00-0X, the reserved addresses that a bridge does not forward (802.1Q table 8-1).
+    #[inline(always)]
+    pub fn link_local(self) -> Option<u8> {
+        let [a, b, c, d, e, x] = self.0;
+        ([a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && x <= 0x0f).then_some(x)
+    }
+}
+
+impl core::fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [a, b, c, d, e, x] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{x:02x}")
+    }
+}
+
+/// The addresses of an Ethernet header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where the frame goes.
+    pub destination: MacAddr,
+    /// Where it says that it comes from.
+    pub source: MacAddr,
+}
+
+impl Addresses {
+    /// Reads them; `None` if the frame is shorter than an Ethernet header.
+    #[inline(always)]
+    pub fn read(frame: &impl Frame) -> Option<Self> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, _, _] = frame.load::<{ ETH_HLEN as usize }>(0)?;
+        Some(Self { destination: MacAddr([a, b, c, d, e, f]), source: MacAddr([g, h, i, j, k, l]) })
+    }
+}
+
+impl Frame for &[u8] {
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn wire_len(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_address() {
+        assert!(MacAddr::BROADCAST.is_group() && MacAddr::BROADCAST.is_broadcast());
+        assert!(!MacAddr([0; 6]).is_station());
+        assert!(!MacAddr([0x33, 0x33, 0, 0, 0, 1]).is_station());
+        assert!(MacAddr([2, 0, 0, 0, 0, 1]).is_station());
+        assert_eq!(MacAddr([1, 0x80, 0xc2, 0, 0, 0x0e]).link_local(), Some(0x0e));
+        assert_eq!(MacAddr([1, 0x80, 0xc2, 0, 0, 0x10]).link_local(), None);
+        assert_eq!(MacAddr([2, 0, 0, 0, 0, 0xa]).to_string(), "02:00:00:00:00:0a");
+    }
+
+    #[test]
+    fn a_short_frame_has_no_addresses() {
+        assert_eq!(Addresses::read(&[0u8; 13].as_slice()), None);
+        assert!(Addresses::read(&[0u8; 14].as_slice()).is_some());
+    }
+}

@@ -1,0 +1,28 @@
+//! What a decision may look up or change: the seam between the pure path and the BPF maps.
+
+use crate::abi::{FdbEntry, FdbKey, Port, Settings, Stamp};
+
+/// The switch's state. The BPF side implements it over maps, host tests over collections.
+pub trait Tables {
+    /// What holds for the whole switch.
+    fn settings(&self) -> Settings;
+
+    /// The slot of the port with this interface, if it is a member.
+    fn slot_of(&self, ifindex: u32) -> Option<u16>;
+
+    /// The port in a slot; `None` if the slot is free or its interface is missing.
+    fn port(&self, slot: u16) -> Option<Port>;
+
+    /// The FDB's entry for an address.
+    fn fdb(&self, key: FdbKey) -> Option<FdbEntry>;
+
+    /// Adds an entry that [`Tables::fdb`] did not find. If another CPU was first, its entry stays.
+    /// Returns whether there was room.
+    fn fdb_insert(&self, key: FdbKey, entry: FdbEntry) -> bool;
+
+    /// Replaces an entry that [`Tables::fdb`] found. If it is gone by now, it stays gone.
+    fn fdb_update(&self, key: FdbKey, entry: FdbEntry);
+
+    /// The time.
+    fn now(&self) -> Stamp;
+}
