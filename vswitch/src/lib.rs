@@ -1,1 +1,6 @@
-//! lib
+//! The controller of vswitch: it loads the dataplane, keeps its maps as the user wants them, and shows what they hold.
+//!
+//! The configuration's path: `cli` or TOML -> `config` -> `plan` -> `apply` -> `dataplane`.
+
+pub mod config;
+pub mod net;

@@ -1,0 +1,170 @@
+//! What a switch should be: the desired state that CLI and TOML speak of, and that [`crate::plan`] compares.
+//!
+//! Interfaces are named, never numbered: this is what the user says, and what `export` prints.
+
+use vswitch_ebpf::{abi, frame::MacAddr};
+
+/// A whole switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchConfig {
+    /// The instance's name; also a directory's.
+    pub name: String,
+    /// Seconds after which a learned address is forgotten; 0: nothing is learned.
+    pub ageing: u32,
+    /// The most addresses that the FDB holds. Fixed while the switch is up.
+    pub fdb_max: u32,
+    /// Whether access ports and the host reach each other directly.
+    pub host_access: bool,
+    /// Whether the kernel macvlan's rules hold where vswitch differs from them on purpose.
+    pub macvlan_compat: bool,
+    /// The ports, in the order in which they were added. Names are unique.
+    pub ports: Vec<PortConfig>,
+    /// Addresses that the user has bound to ports. (VLAN, MAC) is unique.
+    pub fdb: Vec<StaticEntry>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// The interface in the switch's namespace.
+    pub ifname: String,
+    /// Towards the outside or not.
+    pub role: Role,
+    /// What an access port exchanges with its siblings.
+    pub mode: Mode,
+    /// Addresses known to be behind the port: never learned elsewhere. With [`FarEnd::Veth`] the first is the far end's.
+    pub mac: Vec<MacAddr>,
+    /// May send a frame back out where it came from.
+    pub hairpin: bool,
+    /// Exchanges nothing with other isolated ports.
+    pub isolated: bool,
+    /// Source addresses are learned.
+    pub learning: bool,
+    /// Receives unknown unicast.
+    pub flood: bool,
+    /// Receives multicast.
+    pub mcast_flood: bool,
+    /// Receives broadcast.
+    pub bcast_flood: bool,
+    /// How its frames are taken and delivered.
+    pub datapath: Datapath,
+    /// Whether vswitch makes the interface.
+    pub far_end: FarEnd,
+}
+
+/// Where a port leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// To the outside.
+    Uplink,
+    /// To a station: a namespace, a VM.
+    #[default]
+    Access,
+}
+
+/// What an access port exchanges with its siblings: macvlan's modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Frames go to siblings directly.
+    #[default]
+    Bridge,
+    /// Everything leaves by the uplink.
+    Vepa,
+    /// Nothing is exchanged with siblings.
+    Private,
+    /// The only port has everything.
+    Passthru,
+    /// Frames are received by their source.
+    Source,
+}
+
+/// The datapath that the user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Datapath {
+    /// Native XDP on NICs that have it, tc elsewhere.
+    #[default]
+    Auto,
+    /// Native XDP.
+    Xdp,
+    /// XDP in the driver-independent way, slower than tc; only on request.
+    XdpGeneric,
+    /// tc.
+    Tc,
+}
+
+/// Whether vswitch makes a port's interface, and deletes it with the port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FarEnd {
+    /// The interface exists without vswitch.
+    #[default]
+    Existing,
+    /// One end of a veth pair; the other is `peer` in the namespace `netns`, up.
+    Veth {
+        /// The namespace, as `ip netns` names it, or a path.
+        netns: String,
+        /// The far end's name there.
+        peer: String,
+    },
+    /// A persistent tap.
+    Tap,
+}
+
+/// An address that the user has bound to a port. It never ages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticEntry {
+    /// The address.
+    pub mac: MacAddr,
+    /// The VLAN; 0 without VLAN awareness.
+    pub vlan: u16,
+    /// The port's interface.
+    pub ifname: String,
+}
+
+/// The name of a switch when the user gives none.
+pub const DEFAULT_SWITCH: &str = "vs0";
+
+/// The ageing time when the user gives none, in seconds: the bridge's.
+pub const DEFAULT_AGEING: u32 = 300;
+
+/// The far end's name when the user gives none.
+pub const DEFAULT_PEER: &str = "eth0";
+
+impl SwitchConfig {
+    /// A switch without ports and with every default.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ageing: DEFAULT_AGEING,
+            fdb_max: abi::DEFAULT_FDB_MAX,
+            host_access: true,
+            macvlan_compat: false,
+            ports: Vec::new(),
+            fdb: Vec::new(),
+        }
+    }
+
+    /// The port with this interface.
+    pub fn port(&self, ifname: &str) -> Option<&PortConfig> {
+        self.ports.iter().find(|port| port.ifname == ifname)
+    }
+}
+
+impl PortConfig {
+    /// An access port with every default.
+    pub fn new(ifname: &str) -> Self {
+        Self {
+            ifname: ifname.to_owned(),
+            role: Role::default(),
+            mode: Mode::default(),
+            mac: Vec::new(),
+            hairpin: false,
+            isolated: false,
+            learning: true,
+            flood: true,
+            mcast_flood: true,
+            bcast_flood: true,
+            datapath: Datapath::default(),
+            far_end: FarEnd::default(),
+        }
+    }
+}
