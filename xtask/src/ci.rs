@@ -62,8 +62,10 @@ fn lint_bpf(toolchain: &Toolchain) -> Result<()> {
 fn debian_clippy_fits() -> bool {
     let clippy = probe::output(cargo::clean(DEBIAN_CLIPPY).arg("--version"));
     match (clippy, probe::debian()) {
-        // "clippy 0.1.96 (...)" goes with rustc 1.96.
-        (Some(clippy), Some(rustc)) => clippy.contains(&format!(" 0.1.{} ", rustc.version.1)),
+        // "clippy 0.1.96" goes with rustc 1.96.
+        (Some(clippy), Some(rustc)) => {
+            clippy.split_whitespace().nth(1) == Some(format!("0.1.{}", rustc.version.1).as_str())
+        }
         _ => false,
     }
 }

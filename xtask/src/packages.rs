@@ -48,7 +48,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Option<Command> {
 /// Asks for sudo's password now, where it is seen, and not behind a status line.
 pub(crate) fn authorise() -> Result<()> {
     if probe::privilege() == Privilege::Sudo {
-        cargo::run(cargo::clean("sudo").arg("--validate"), "sudo")?;
+        cargo::run(cargo::clean("sudo").arg("true"), "sudo")?;
     }
     Ok(())
 }

@@ -56,6 +56,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Setup, in silence when nothing is missing: for subcommands that need the tools as well.
+pub(crate) fn ensure() -> Result<()> {
+    if packages::missing_tools().is_empty() && matches!(route::choose(&probe::facts()), Plan::Ready(_)) {
+        return Ok(());
+    }
+    run(&Args { check: false })
+}
+
 /// The toolchain, installed first if need be; used by every subcommand that builds.
 pub(crate) fn toolchain() -> Result<Toolchain> {
     let mut facts = probe::facts();

@@ -8,6 +8,7 @@ use crate::{
     build::{self, Built},
     cargo, packages, probe,
     route::Privilege,
+    setup,
 };
 
 #[derive(clap::Args)]
@@ -15,8 +16,8 @@ pub(crate) struct Args {
     /// Run one level only: 1 host (no privileges, no BPF toolchain), 2 kernel, 3 namespaces
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     level: Option<u8>,
-    /// Run only the tests whose name contains this
-    filter: Option<String>,
+    /// Run only the tests whose name contains this; after `--`, options for the test binaries
+    filter: Vec<String>,
     #[arg(skip = env::var_os("VSWITCH_REQUIRE").is_some_and(|value| value == "all"))]
     require_all: bool,
 }
@@ -24,7 +25,7 @@ pub(crate) struct Args {
 impl Args {
     /// All levels, and none may be left out.
     pub(crate) fn everything() -> Self {
-        Self { level: None, filter: None, require_all: true }
+        Self { level: None, filter: Vec::new(), require_all: true }
     }
 }
 
@@ -53,11 +54,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted: Vec<&Level> =
         LEVELS.iter().filter(|l| level.is_none_or(|number| number == l.number)).collect();
     let privilege = probe::privilege();
-    if wanted.iter().any(|l| l.needs_root) && privilege == Privilege::Sudo {
+    // Level 1 alone must do without root and without a BPF toolchain.
+    let built = if wanted.iter().any(|l| l.needs_root) && privilege != Privilege::None {
         packages::authorise()?;
-    }
-    // Level 1 alone must do without a BPF toolchain.
-    let built = if wanted.iter().any(|l| l.needs_root) { Some(build::release()?) } else { None };
+        setup::ensure()?;
+        Some(build::release()?)
+    } else {
+        None
+    };
 
     let mut results = Vec::new();
     for level in wanted {
@@ -100,19 +104,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
     let mut command = cargo::cargo("test");
-    command.args(["--config", &runner(level, built, args.require_all)]);
-    if level.needs_root {
-        command.args(["--package", "vswitch-tests", "--test", level.target]);
-    } else {
-        command.args(["--workspace", "--lib", "--bins", "--no-fail-fast", "--test", level.target]);
+    // --workspace throughout: with one package alone, features differ and the dependencies build twice.
+    command.args([
+        "--config",
+        &runner(level, built, args.require_all),
+        "--workspace",
+        "--test",
+        level.target,
+    ]);
+    if !level.needs_root {
+        command.args(["--lib", "--bins", "--no-fail-fast"]);
         for package in ["vswitch", "vswitch-ebpf", "xtask", "tests"] {
             for name in further_targets(&cargo::root().join(package).join("tests")) {
                 command.args(["--test", &name]);
             }
         }
     }
-    if let Some(filter) = &args.filter {
-        command.arg("--").arg(filter);
+    if !args.filter.is_empty() {
+        command.arg("--").args(&args.filter);
     }
     command
 }
@@ -132,8 +141,10 @@ fn runner(level: &Level, built: Option<&Built>, require_all: bool) -> String {
     if require_all {
         words.push("VSWITCH_REQUIRE=all".to_owned());
     }
+    // A user's PATH leads past `ip` on Debian.
+    words.push(format!("PATH={}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
     // sudo hands on no environment of its own accord.
-    for name in ["PATH", "RUST_BACKTRACE", "PROPTEST_CASES"] {
+    for name in ["RUST_BACKTRACE", "PROPTEST_CASES"] {
         if let Ok(value) = env::var(name) {
             words.push(format!("{name}={value}"));
         }
@@ -170,11 +181,8 @@ mod tests {
     #[test]
     fn a_filter_reaches_the_test_binaries() {
         let command =
-            command(&LEVELS[1], None, &Args { filter: Some("flood".to_owned()), ..Args::everything() });
+            command(&LEVELS[1], None, &Args { filter: vec!["flood".to_owned()], ..Args::everything() });
         let args: Vec<_> = command.get_args().filter_map(|arg| arg.to_str()).collect();
-        assert!(
-            args.ends_with(&["--package", "vswitch-tests", "--test", "kernel", "--", "flood"]),
-            "{args:?}"
-        );
+        assert!(args.ends_with(&["--workspace", "--test", "kernel", "--", "flood"]), "{args:?}");
     }
 }
