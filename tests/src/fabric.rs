@@ -3,11 +3,11 @@
 //! vswitch's own implementation of `Switch` belongs here, beside the trait: `start` cables the members, runs the
 //! binary named by `VSWITCH_BIN` in `lab.switch` and returns the uplink as the host's interface.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use crate::{
     frame::{Addr, BROADCAST, ETHERTYPE, Frame, Mac, to},
-    lab::{HOST, HOST_MAC, Lab, STATION_IF},
+    lab::{HOST, HOST_MAC, Lab, Member, STATION_IF},
     observe::{self, Receipts, Send},
     wire::{Ear, Station},
 };
@@ -85,6 +85,11 @@ pub trait Switch {
     fn set_ageing(&mut self, _lab: &Lab, ageing: Duration) {
         panic!("this switch does not age (asked for {ageing:?})");
     }
+
+    /// The station whose broadcast is heard only after all that the switch has queued, if it queues at all.
+    fn fence(&self) -> Option<&str> {
+        None
+    }
 }
 
 pub struct Fabric {
@@ -92,24 +97,25 @@ pub struct Fabric {
     stations: Vec<Station>,
     switch: Box<dyn Switch>,
     pub lab: Lab,
-    settle: Duration,
 }
 
 impl Fabric {
     pub fn new(mut switch: impl Switch + 'static, lab: Lab) -> Self {
         let host_if = switch.start(&lab);
-        let station = |m: &crate::lab::Member| Station::new(&m.name, &m.netns, STATION_IF, m.mac, Ear::Tap);
+        let stack = Ear::Stack(ETHERTYPE);
+        let station = |m: &Member| Station::new(&m.name, &m.netns, STATION_IF, m.mac, Ear::Tap);
         let mut stations = lab.members.iter().map(station).collect::<Vec<_>>();
-        stations.extend(
-            host_if.map(|ifname| Station::new(HOST, &lab.switch, &ifname, HOST_MAC, Ear::Stack(ETHERTYPE))),
-        );
-        Self { stations, switch: Box::new(switch), lab, settle: observe::SETTLE }
-    }
-
-    /// For a switch that is slower than the kernel's, or for a measurement.
-    pub fn settle(mut self, settle: Duration) -> Self {
-        self.settle = settle;
-        self
+        if let Some(ifname) = &host_if {
+            stations.push(Station::new(HOST, &lab.switch, ifname, HOST_MAC, stack));
+        }
+        // What a port leaves to its own interface, such as LLDP, is the host's too, but came another way.
+        for member in &lab.members {
+            if host_if.as_ref() != Some(&member.port) && lab.switch.find_ifindex(&member.port).is_some() {
+                let name = format!("{HOST}@{}", member.name);
+                stations.push(Station::new(&name, &lab.switch, &member.port, member.port_mac, stack));
+            }
+        }
+        Self { stations, switch: Box::new(switch), lab }
     }
 
     pub fn set(&mut self, station: &str, knob: Knob, on: bool) -> &mut Self {
@@ -134,19 +140,20 @@ impl Fabric {
 
     /// Everyone says hello, so that all addresses are known wherever addresses are learned.
     pub fn introduce(&self) {
-        let hello = self.stations.iter().map(|station| (station.name.as_str(), to(BROADCAST)));
-        self.exchange(&hello.collect::<Vec<_>>());
+        let names = self.lab.members.iter().map(|member| member.name.as_str());
+        let host = self.stations.iter().any(|station| station.name == HOST).then_some(HOST);
+        self.exchange(&names.chain(host).map(|name| (name, to(BROADCAST))).collect::<Vec<_>>());
     }
 
-    /// Sends the frames in order and tells who received each. All may be known after the first: rows that must not
-    /// teach the switch anything are not for one exchange.
+    /// Sends the frames in order and tells who received each. What a frame teaches the switch holds for the next.
     pub fn exchange(&self, sends: &[(&str, Frame)]) -> Vec<Receipts> {
         let sends = sends.iter().map(|(from, frame)| {
             let station = self.station(from);
             let src = frame.src.as_ref().map_or(station.mac, |addr| self.resolve(addr));
             Send { station, frame, dst: self.resolve(&frame.dst), src }
         });
-        observe::exchange(&self.stations, &sends.collect::<Vec<_>>(), self.settle)
+        let fence = self.switch.fence().map(|name| self.station(name));
+        observe::exchange(&self.stations, &sends.collect::<Vec<_>>(), fence)
     }
 
     /// A table of sender, frame and receivers; panics with every row that is different.
@@ -154,7 +161,7 @@ impl Fabric {
         let sends = rows.iter().map(|(from, frame, _)| (*from, frame.clone())).collect::<Vec<_>>();
         let wrong = rows.iter().zip(self.exchange(&sends)).filter(|((.., expected), got)| *got != *expected);
         let wrong = wrong.map(|((from, frame, expected), got)| {
-            format!("\n  from {from}: {frame:?}\n    expected {expected}, received by {got}")
+            format!("\n  {from} sends {frame}\n    expected {expected}, received by {got}")
         });
         let wrong = wrong.collect::<String>();
         assert!(wrong.is_empty(), "{title}:{wrong}");
@@ -170,5 +177,16 @@ impl Fabric {
             Addr::Of(name) => self.station(name).mac,
             Addr::Mac(mac) => *mac,
         }
+    }
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        // Closing a packet socket waits for an RCU grace period of some 15 ms: all wait for the same one.
+        thread::scope(|scope| {
+            for station in self.stations.drain(..) {
+                scope.spawn(move || drop(station));
+            }
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! What is sent? One Ethernet frame, written as a test thinks of it: to whom, from whom, with which tag.
 
+use std::{fmt, ops::Range};
+
 pub type Mac = [u8; 6];
 
 /// IEEE local experimental ethertype: no protocol in the kernel listens to it, so a frame disturbs nobody.
@@ -9,6 +11,9 @@ pub const BROADCAST: Mac = [0xff; 6];
 pub const MULTICAST: Mac = [0x01, 0x00, 0x5e, 0x7f, 0x01, 0x02];
 /// A unicast address that no member of any lab has.
 pub const UNKNOWN: Mac = [0x02, 0, 0, 0, 0xde, 0xad];
+
+/// Where an 802.1Q tag is, if there is one.
+pub const TAG: Range<usize> = 12..16;
 
 const TPID: u16 = 0x8100;
 /// Marks our frames among whatever else is on the wire.
@@ -43,6 +48,15 @@ impl From<&str> for Addr {
 impl From<Mac> for Addr {
     fn from(mac: Mac) -> Self {
         Self::Mac(mac)
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(name) => f.write_str(name),
+            Self::Mac(mac) => f.write_str(&colons(*mac)),
+        }
     }
 }
 
@@ -106,6 +120,19 @@ impl Frame {
     }
 }
 
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {}", self.dst)?;
+        if let Some(src) = &self.src {
+            write!(f, " as {src}")?;
+        }
+        if let Some(tci) = self.tci {
+            write!(f, " tci {tci:#x}")?;
+        }
+        write!(f, " ethertype {:#x} length {}", self.ethertype, self.len)
+    }
+}
+
 /// The number that `Frame::bytes` stamped, if the frame is one of ours, at any depth of VLAN tags.
 pub fn seq_of(bytes: &[u8]) -> Option<u64> {
     let payload = bytes.get(payload_at(bytes)..)?;
@@ -115,15 +142,15 @@ pub fn seq_of(bytes: &[u8]) -> Option<u64> {
 
 /// The outer 802.1Q tag.
 pub fn tci_of(bytes: &[u8]) -> Option<u16> {
-    let tag = bytes.get(12..16)?.strip_prefix(&TPID.to_be_bytes())?;
+    let tag = bytes.get(TAG)?.strip_prefix(&TPID.to_be_bytes())?;
     Some(u16::from_be_bytes(tag.try_into().ok()?))
 }
 
 fn payload_at(bytes: &[u8]) -> usize {
-    let mut at = 12;
+    let mut at = TAG.start;
     while bytes.get(at..at + 2).is_some_and(|word| [[0x81, 0x00], [0x88, 0xa8]].contains(&[word[0], word[1]]))
     {
-        at += 4;
+        at += TAG.len();
     }
     at + 2
 }

@@ -39,7 +39,7 @@ pub struct Member {
     pub netns: Netns,
     /// The switch's end of its cable, `h0`, `h1`, ... and `nic0` for the station outside.
     pub port: String,
-    port_mac: Mac,
+    pub port_mac: Mac,
 }
 
 #[derive(Debug)]

@@ -7,5 +7,6 @@ pub mod lab;
 pub mod observe;
 pub mod oracle;
 pub mod require;
+pub mod table;
 pub mod topo;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     fabric::{Knob, Mode, Switch},
     frame::{Mac, colons},
-    lab::{HOST, HOST_MAC, Lab, Outside, STATION_IF, UPLINK},
+    lab::{HOST, HOST_MAC, Lab, OUTSIDE, Outside, STATION_IF, UPLINK},
     topo,
 };
 
@@ -71,5 +71,10 @@ impl Switch for Macvlan {
 
     fn set_mode(&mut self, lab: &Lab, station: &str, mode: Mode) {
         lab.member(station).netns.ip(&format!("link set {STATION_IF} type macvlan mode {}", mode.word()));
+    }
+
+    fn fence(&self) -> Option<&str> {
+        // Received group frames wait for a kernel worker, in order; those from outside are for every child.
+        Some(OUTSIDE)
     }
 }

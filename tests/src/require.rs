@@ -16,11 +16,23 @@ pub enum Need {
 /// What every test with namespaces needs.
 pub const NAMESPACES: &[Need] = &[Need::Root, Need::Tool("ip"), Need::Tool("bridge"), Need::Tool("nsenter")];
 
-/// False if the test must be left out, which has then been said on stderr. `if !require("x", NAMESPACES) { return }`
+/// The first line of a test: `require!(NAMESPACES)` returns from it if the machine lacks something.
+#[macro_export]
+macro_rules! require {
+    ($needs:expr) => {
+        // A closure's type is the only thing that knows the name of the function around it.
+        if !$crate::require::available(std::any::type_name_of_val(&|| ()), $needs) {
+            return;
+        }
+    };
+}
+
+/// False if the test must be left out, which has then been said on stderr.
 ///
 /// # Panics
 /// If something is missing and `VSWITCH_REQUIRE=all`.
-pub fn require(test: &str, needs: &[Need]) -> bool {
+pub fn available(inside: &str, needs: &[Need]) -> bool {
+    let test = inside.trim_end_matches("::{{closure}}");
     let missing = needs.iter().filter_map(|need| need.missing()).collect::<Vec<_>>().join(", ");
     if missing.is_empty() {
         return true;

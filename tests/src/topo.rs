@@ -96,11 +96,14 @@ impl Netns {
 
     /// The index of an interface, which sockets and BPF use instead of the name.
     pub fn ifindex(&self, ifname: &str) -> u32 {
+        self.find_ifindex(ifname).unwrap_or_else(|| panic!("no interface {ifname} in {}", self.name))
+    }
+
+    pub fn find_ifindex(&self, ifname: &str) -> Option<u32> {
         let c_name = CString::new(ifname).unwrap();
         // SAFETY: c_name is a NUL-terminated string that outlives the call, which only reads it.
         let index = self.run(|| unsafe { libc::if_nametoindex(c_name.as_ptr()) });
-        assert_ne!(index, 0, "no interface {ifname} in {}", self.name);
-        index
+        (index != 0).then_some(index)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who hears a frame? Packet sockets on one interface: a voice to send raw frames and an ear to receive them.
+//! Who hears a frame? Packet sockets on one interface: one to send raw frames and to hear what arrives.
 
 use std::{
     io,
@@ -7,7 +7,10 @@ use std::{
     ptr,
 };
 
-use crate::{frame::Mac, topo::Netns};
+use crate::{
+    frame::{Mac, TAG},
+    topo::Netns,
+};
 
 /// Where the kernel hands over received frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,7 @@ pub struct Station {
     pub name: String,
     pub mac: Mac,
     pub ear: Ear,
-    voice: OwnedFd,
-    rx: OwnedFd,
+    socket: OwnedFd,
 }
 
 /// Larger than any frame of the labs; a longer one is an error, not cut.
@@ -57,17 +59,16 @@ impl Station {
             Ear::Tap => libc::ETH_P_ALL as u16,
             Ear::Stack(ethertype) => ethertype,
         };
-        let (voice, rx) = netns
-            // Protocol 0 makes the voice deaf, so that it queues nothing.
-            .run(|| Ok::<_, io::Error>((bound_socket(ifindex, 0)?, listening_socket(ifindex, protocol)?)))
-            .unwrap_or_else(|err| panic!("open packet sockets on {ifname} for {name}: {err}"));
-        Self { name: name.to_owned(), mac, ear, voice, rx }
+        let socket = netns
+            .run(|| open(ifindex, protocol))
+            .unwrap_or_else(|err| panic!("open a packet socket on {ifname} for {name}: {err}"));
+        Self { name: name.to_owned(), mac, ear, socket }
     }
 
     /// Sends one frame as it is. Over veth and bridge it has been received when this returns, or nearly so.
     pub fn send(&self, bytes: &[u8]) {
         // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-        let sent = unsafe { libc::send(self.voice.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        let sent = unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
         assert_eq!(sent, bytes.len() as isize, "{} cannot send: {}", self.name, io::Error::last_os_error());
     }
 
@@ -88,7 +89,7 @@ impl Station {
 
         // SAFETY: every pointer in the header is to a live local of the length given beside it.
         let len = unsafe {
-            libc::recvmsg(self.rx.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+            libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
         };
         if len < 0 {
             let err = io::Error::last_os_error();
@@ -103,7 +104,7 @@ impl Station {
         assert!(len as usize <= FRAME_MAX, "{} received a frame of {len} bytes, above FRAME_MAX", self.name);
         bytes.truncate(len as usize);
         if let Some(tag) = tag_beside(&header) {
-            bytes.splice(12..12, tag);
+            bytes.splice(TAG.start..TAG.start, tag);
         }
         let class = match from.sll_pkttype {
             libc::PACKET_HOST => Class::Host,
@@ -117,7 +118,7 @@ impl Station {
 
     /// For poll(2).
     pub fn ear_fd(&self) -> RawFd {
-        self.rx.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 
     /// Panics if the socket had to drop frames since the last call: then silence means nothing.
@@ -128,7 +129,7 @@ impl Station {
         // SAFETY: the kernel writes at most `len` bytes, the size of the struct it is pointed to.
         let result = unsafe {
             libc::getsockopt(
-                self.rx.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_STATISTICS,
                 ptr::from_mut(&mut stats).cast(),
@@ -161,16 +162,8 @@ fn tag_beside(header: &libc::msghdr) -> Option<[u8; 4]> {
     None
 }
 
-fn listening_socket(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
-    let socket = bound_socket(ifindex, protocol)?;
-    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RX_BUFFER)?;
-    set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
-    set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
-    Ok(socket)
-}
-
-fn bound_socket(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
-    // Protocol 0 until bound: otherwise it would begin with frames of every interface of the namespace.
+fn open(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
+    // Protocol 0 hears nothing: otherwise the queue would begin with frames of every interface, before the options.
     // SAFETY: no pointers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -178,6 +171,9 @@ fn bound_socket(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor is new and nobody else's.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RX_BUFFER)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
     // SAFETY: a plain C struct, for which all zeroes is a valid value.
     let mut address = unsafe { mem::zeroed::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
