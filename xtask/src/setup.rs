@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf, time::Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use crate::{
     cargo, packages, probe,
@@ -38,22 +38,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let can_install = facts.apt && facts.privilege != Privilege::None;
-    if plan == Plan::Impossible || (!tools.is_empty() && !can_install) {
-        report(&facts, &plan);
-        println!("\n{}", route::advice(&facts, &tool_packages));
-        bail!("cannot install what is missing from here: type the commands above, then this one again");
+    if plan == Plan::Impossible {
+        return Err(refusal(&facts, &tool_packages));
     }
-    // The tools go in one transaction with the compiler: one run of apt-get is the slow part.
     let whys: Vec<String> = tools.iter().map(|tool| format!("{} {}", tool.command, tool.why)).collect();
-    let done = install(&plan, &tool_packages, &whys)?;
-    if done.is_none() && !tools.is_empty() {
-        packages::install(&tool_packages, &whys.join(", "))?;
+    // The tools go in one transaction with the compiler if there is one.
+    let tools_done = install(&plan, &tool_packages, &whys)?;
+    if !tools_done && !tools.is_empty() {
+        if !facts.apt || facts.privilege == Privilege::None {
+            return Err(refusal(&probe::facts(), &tool_packages));
+        }
+        packages::install(&tool_packages, &whys.join("; "))?;
     }
     let facts = probe::facts();
     report(&facts, &route::choose(&facts));
     println!("set up in {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
+}
+
+/// Where nothing can be installed: says what to type instead.
+fn refusal(facts: &Facts, tool_packages: &[&str]) -> Error {
+    report(facts, &route::choose(facts));
+    println!("\n{}", route::advice(facts, tool_packages));
+    anyhow!("cannot install what is missing from here: type the commands above, then this one again")
 }
 
 /// Setup, in silence when nothing is missing: for subcommands that need the tools as well.
@@ -70,10 +77,7 @@ pub(crate) fn toolchain() -> Result<Toolchain> {
     let mut plan = route::choose(&facts);
     if !matches!(plan, Plan::Ready(_)) {
         if plan == Plan::Impossible {
-            println!("{}", route::advice(&facts, &[]));
-            bail!(
-                "no BPF toolchain, and none can be installed from here: type the commands above, then this one again"
-            );
+            return Err(refusal(&facts, &[]));
         }
         install(&plan, &[], &[])?;
         facts = probe::facts();
@@ -87,11 +91,11 @@ pub(crate) fn toolchain() -> Result<Toolchain> {
     }
 }
 
-/// Some(()) if the plan ran apt-get, and so took the further packages along.
-fn install(plan: &Plan, further: &[&str], whys: &[String]) -> Result<Option<()>> {
+/// True if the plan ran apt-get, and so took the further packages along.
+fn install(plan: &Plan, further: &[&str], whys: &[String]) -> Result<bool> {
     match plan {
-        Plan::Ready(_) => Ok(None),
-        Plan::Linker(_, llvm) => install_linker(*llvm).map(|()| None),
+        Plan::Ready(_) => Ok(false),
+        Plan::Linker(_, llvm) => install_linker(*llvm).map(|()| false),
         Plan::Packages => {
             let all: Vec<&str> = DEBIAN_PACKAGES.iter().chain(further).copied().collect();
             let mut why =
@@ -107,7 +111,7 @@ fn install(plan: &Plan, further: &[&str], whys: &[String]) -> Result<Option<()>>
                      `apt-cache policy rustc-web` shows where it came from"
                 ),
             }
-            Ok(Some(()))
+            Ok(true)
         }
         Plan::Impossible => bail!("nothing can be installed from here"),
     }
