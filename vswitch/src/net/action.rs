@@ -118,7 +118,7 @@ impl Target {
             (LinkKind::Veth, Some(peer)) => {
                 let netns = match peer.netnsid {
                     Some(id) => netlink.namespace_of(id).await?,
-                    None => Some(Netns::current()?),
+                    None => Some(netlink.netns().clone()),
                 };
                 netns.map(|netns| (netns, peer.ifindex))
             }
@@ -140,8 +140,7 @@ impl Target {
 }
 
 impl Netlink {
-    /// Gathers what [`super::readiness`] wants to know of an interface, and where its far end is. The calling thread must
-    /// be in the namespace that this handle was opened in.
+    /// Gathers what [`super::readiness`] wants to know of an interface, and where its far end is.
     pub async fn facts(&self, ifname: &str) -> Result<(Facts, Target)> {
         let link = self.get(ifname).await?;
         let features = self.ethtool().features(ifname)?;

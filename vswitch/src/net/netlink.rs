@@ -13,7 +13,7 @@ use rtnetlink::{
     sys::AsyncSocket as _,
 };
 
-use super::{Ethtool, Link, Refused};
+use super::{Ethtool, Link, Netns, Refused, check_name};
 
 /// The kernel answers at once; only a message that the parser cannot read leaves a request open.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Netlink {
     handle: rtnetlink::Handle,
     ethtool: Ethtool,
+    netns: Netns,
 }
 
 impl Netlink {
@@ -38,7 +39,12 @@ impl Netlink {
             socket.set_cap_ack(true).map_err(|err| Refused::from_io(what, &err))?;
         }
         tokio::spawn(connection);
-        Ok(Self { handle, ethtool: Ethtool::open()? })
+        Ok(Self { handle, ethtool: Ethtool::open()?, netns: Netns::current()? })
+    }
+
+    /// The namespace that it was opened in.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
     }
 
     /// The ethtool interface of the same namespace.
@@ -53,8 +59,9 @@ impl Netlink {
         })
     }
 
-    /// The interface of that name, if there is one.
+    /// The interface of that name, if there is one. Errors: no interface can have that name.
     pub async fn find(&self, ifname: &str) -> Result<Option<Link>> {
+        check_name(ifname)?;
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(ifname.to_owned()));
         self.look_up(message, format!(r#"look up interface "{ifname}""#)).await

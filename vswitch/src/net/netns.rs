@@ -101,9 +101,16 @@ impl Netns {
         self.identity
     }
 
-    /// Runs `work` inside, on a thread of its own, and waits for it: the caller's thread never changes namespace.
-    /// Errors: entering is refused (needs CAP_SYS_ADMIN).
+    /// Runs `work` inside and waits for it: right here where the caller is inside already, else on a thread of its own,
+    /// for the caller's thread never changes namespace. Errors: entering is refused (needs CAP_SYS_ADMIN).
     pub fn run_in<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        if Self::current().is_ok_and(|current| current == *self) {
+            return Ok(work());
+        }
+        self.run_on_thread(work)
+    }
+
+    fn run_on_thread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let inside = || {
             // SAFETY: setns takes no pointers; the descriptor is open for as long as `self` lives. It moves this
             // thread alone, which ends after `work`.
@@ -129,7 +136,8 @@ impl Netns {
         W: FnOnce() -> F + Send,
         F: Future<Output = T>,
     {
-        self.run_in(|| {
+        // Never on this thread: it may have a runtime already, and they do not nest.
+        self.run_on_thread(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             Ok(runtime.context("start a runtime")?.block_on(async { make().await }))
         })?

@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+mod limits;
+#[cfg(test)]
+mod tests;
+
+pub use limits::{TUN_XDP_MTU, VETH_XDP_MTU, VIRTIO_XDP_MTU};
+use limits::{known_native, mtu};
+
 use super::{Action, Features, Link, LinkKind, XdpProgram};
 
 /// The datapath that was asked for.
@@ -72,48 +79,6 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-// The longest payload for a program without frags: it must fit one page with headroom, skb_shared_info and Ethernet header.
-/// Of a veth's *peer*, whose frames the program gets (drivers/net/veth.c, veth_xdp_set; tried on 6.18).
-pub const VETH_XDP_MTU: u32 = 3506;
-/// drivers/net/virtio_net.c, virtnet_xdp_set.
-pub const VIRTIO_XDP_MTU: u32 = 3506;
-/// tun accepts any MTU with XDP, but builds frames of more than a page without it.
-pub const TUN_XDP_MTU: u32 = 1500;
-
-/// Drivers with native XDP and XDP_REDIRECT both ways.
-const NATIVE: &[&str] = &[
-    "atlantic",
-    "bnxt_en",
-    "dpaa2-eth",
-    "ena",
-    "fsl_dpaa2_eth",
-    "fsl_enetc",
-    "gve",
-    "hv_netvsc",
-    "i40e",
-    "ice",
-    "idpf",
-    "igb",
-    "igc",
-    "ixgbe",
-    "ixgbevf",
-    "mana",
-    "mlx4_en",
-    "mlx5_core",
-    "mvneta",
-    "mvpp2",
-    "netsec",
-    "qede",
-    "rvu_nicpf",
-    "sfc",
-    "st_gmac",
-    "stmmaceth",
-    "tsnep",
-    "ti_cpsw",
-    "virtio_net",
-    "vmxnet3",
-];
-
 /// Decides. `own` are the ids of the switch's own XDP programs: any other on the port is somebody else's.
 pub fn readiness(facts: &Facts, wanted: Wanted, role: Role, own: &[u32]) -> Result<Readiness, Refusal> {
     acceptable(facts, own)?;
@@ -131,7 +96,6 @@ pub fn readiness(facts: &Facts, wanted: Wanted, role: Role, own: &[u32]) -> Resu
             Datapath::XdpGeneric
         }
     };
-    // `--datapath` on an interface that carries our program already is no conflict: links replace it.
     let actions = missing(facts, datapath);
     if let Some(peer) = facts.peer.as_ref().filter(|peer| !peer.link.up) {
         notes.push(format!("{} is down: nothing passes until it is up", describe(peer)));
@@ -247,32 +211,6 @@ fn generic(facts: &Facts, role: Role) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn mtu(facts: &Facts) -> Result<(), Refusal> {
-    let link = &facts.link;
-    let (subject, set, mtu, limit, carrier) = match (&link.kind, &facts.peer) {
-        (LinkKind::Veth, Some(peer)) => {
-            let inside = peer.netns.as_ref().map(|netns| format!("-n {netns} ")).unwrap_or_default();
-            let set = format!("ip {inside}link set {}", peer.link.ifname);
-            (format!(" of {}", describe(peer)), set, peer.link.mtu, VETH_XDP_MTU, "a veth")
-        }
-        (LinkKind::Tap, _) => own_mtu(link, TUN_XDP_MTU, "a tap"),
-        (LinkKind::Physical, _) if link.driver.as_deref() == Some("virtio_net") => {
-            own_mtu(link, VIRTIO_XDP_MTU, "virtio_net")
-        }
-        // Others have limits of their own, which attaching tells.
-        _ => return Ok(()),
-    };
-    if mtu <= limit {
-        return Ok(());
-    }
-    let reason = format!("the MTU {mtu}{subject} is above the {limit} that native XDP on {carrier} carries");
-    Err(refusal(link, reason, &format!("lower it ({set} mtu {limit}) or use --datapath tc")))
-}
-
-fn own_mtu<'a>(link: &Link, limit: u32, carrier: &'a str) -> (String, String, u32, u32, &'a str) {
-    (String::new(), format!("ip link set {}", link.ifname), link.mtu, limit, carrier)
-}
-
 /// The actions that `datapath` still needs on this port.
 fn missing(facts: &Facts, datapath: Datapath) -> Vec<Action> {
     let Facts { link, features, peer } = facts;
@@ -294,10 +232,6 @@ fn missing(facts: &Facts, datapath: Datapath) -> Vec<Action> {
     need(filters && !link.promisc, Action::PromiscOn);
     need(!link.up, Action::LinkUp);
     actions
-}
-
-fn known_native(link: &Link) -> bool {
-    link.driver.as_deref().is_some_and(|driver| NATIVE.contains(&driver))
 }
 
 fn describe(peer: &PeerFacts) -> String {

@@ -10,29 +10,22 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{Link, Netlink, Netns, Refused, check_name};
+use super::{Link, Netlink, Refused, check_name};
 
 const DEVICE: &str = "/dev/net/tun";
 
 impl Netlink {
     /// Creates a tap that outlives this process: one queue, no packet information, with virtio-net headers so that
-    /// whoever opens it can take part in checksum and segmentation offload. It is made in the calling thread's
-    /// namespace, which must be the one that this handle was opened in. Errors: the name is taken, no tun driver.
+    /// whoever opens it can take part in checksum and segmentation offload. Errors: the name is taken, no tun driver.
     pub async fn add_tap(&self, ifname: &str) -> Result<Link> {
         check_name(ifname)?;
         let what = format!(r#"create tap "{ifname}""#);
         if self.find(ifname).await?.is_some() {
             bail!(r#"{what}: an interface "{ifname}" exists already: delete it or choose another name"#);
         }
-        create(ifname, &what)?;
+        // The device file belongs to the namespace of the thread that opens it.
+        self.netns().run_in(|| create(ifname, &what))??;
         self.get(ifname).await
-    }
-
-    /// Whether the calling thread is in the namespace of this handle is not knowable from the socket; the callers of
-    /// [`Netlink::add_tap`] use [`Netns::run_async_in`], which opens both in one place.
-    pub async fn add_tap_in(netns: &Netns, ifname: &str) -> Result<Link> {
-        let ifname = ifname.to_owned();
-        netns.run_async_in(move || async move { Self::open()?.add_tap(&ifname).await })?
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::{Link, Refused};
 
 /// Room for some thousand events: a burst while the controller works is the rule when a host starts its containers.
-const BUFFER: usize = 4 << 20;
+const BUFFER: libc::c_int = 4 << 20;
 
 /// One change. An interface that moves to another namespace is `Gone` here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +37,14 @@ pub struct Watch {
 impl Watch {
     /// Subscribes. Open it before listing the interfaces, so that no change falls between the two.
     pub fn open() -> Result<Self> {
+        Self::with_buffer(BUFFER)
+    }
+
+    pub(super) fn with_buffer(bytes: libc::c_int) -> Result<Self> {
         let refused = |err: std::io::Error| Refused::from_io("subscribe to link events", &err);
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(refused)?;
         // Best effort: the kernel caps it at net.core.rmem_max.
-        let _ = socket.socket_ref().set_rx_buf_sz(BUFFER as libc::c_int);
+        let _ = socket.socket_ref().set_rx_buf_sz(bytes);
         let group = 1 << (MulticastGroup::Link as u32 - 1);
         socket.socket_mut().bind(&SocketAddr::new(0, group)).map_err(refused)?;
         Ok(Self { socket, waiting: VecDeque::new() })
@@ -56,8 +60,26 @@ impl Watch {
                 // Port 0 is the kernel; any process may send to a multicast group that it may join.
                 Ok((bytes, from)) if from.port_number() == 0 => decode(&bytes, &mut self.waiting),
                 Ok(_) => {}
-                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => return Ok(LinkEvent::Resync),
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.drain();
+                    return Ok(LinkEvent::Resync);
+                }
                 Err(err) => return Err(Refused::from_io("read link events", &err).into()),
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// After an overrun the kernel drops every further event, and says so no second time, until the queue has been
+    /// empty once (netlink_overrun and netlink_rcv_wake, net/netlink/af_netlink.c). Only what comes then is complete;
+    /// the list that follows replaces what is thrown away here.
+    fn drain(&mut self) {
+        loop {
+            match self.socket.socket_ref().recv_from_full() {
+                Ok(_) => {}
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(_) => return,
             }
         }
     }
