@@ -100,7 +100,7 @@ impl Undo {
         Action::ALL.into_iter().rev().filter(move |&action| self.contains(action))
     }
 
-    /// Reverts everything recorded, going on after a failure; the first one is returned.
+    /// Reverts everything recorded, going on after a failure; the first one is returned. XDP must be detached before.
     pub async fn revert(self, netlink: &Netlink, target: &Target) -> Result<()> {
         let mut first = Ok(());
         for action in self.actions() {

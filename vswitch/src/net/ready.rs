@@ -57,7 +57,8 @@ pub struct PeerFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     pub datapath: Datapath,
-    /// What is still missing, in the order in which to do it; empty on a port that is ready.
+    /// What is still missing, in the order in which to do it; empty on a port that is ready. To be applied before XDP is
+    /// attached, and reverted after it is detached: in between, frames would be lost.
     pub actions: Vec<Action>,
     /// What is worth knowing and prevents nothing.
     pub notes: Vec<String>,
@@ -99,6 +100,13 @@ pub fn readiness(facts: &Facts, wanted: Wanted, role: Role, own: &[u32]) -> Resu
     let actions = missing(facts, datapath);
     if let Some(peer) = facts.peer.as_ref().filter(|peer| !peer.link.up) {
         notes.push(format!("{} is down: nothing passes until it is up", describe(peer)));
+    }
+    if let Some(peer) = facts.peer.as_ref().filter(|peer| peer.link.mtu != facts.link.mtu) {
+        let (mtu, other) = (facts.link.mtu, peer.link.mtu);
+        notes.push(format!(
+            "MTU {mtu} here and {other} at {}: frames longer than the smaller are dropped",
+            describe(peer)
+        ));
     }
     if facts.link.kind == LinkKind::Macvlan {
         notes.push(

@@ -94,7 +94,13 @@ fn a_large_mtu_makes_auto_fall_back_and_xdp_refuse() {
 fn it_is_the_peers_mtu_that_limits_a_veth() {
     let mut facts = veth();
     facts.link.mtu = 9000;
-    assert_eq!(ready(&facts, Wanted::Xdp).datapath, Datapath::Xdp);
+    let ready = ready(&facts, Wanted::Xdp);
+    assert_eq!(ready.datapath, Datapath::Xdp);
+    assert!(
+        ready.notes[0].starts_with("MTU 9000 here and 1500 at its peer eth0 in web"),
+        "{:?}",
+        ready.notes
+    );
     facts.peer.as_mut().unwrap().link.mtu = VETH_XDP_MTU + 1;
     let text = refused(&facts, Wanted::Xdp);
     assert!(text.contains("the MTU 3507 of its peer eth0 in web is above the 3506"), "{text}");
