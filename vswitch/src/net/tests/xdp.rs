@@ -10,6 +10,7 @@ use crate::net::ready::VETH_XDP_MTU;
 
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
+const LINK_DETACH: libc::c_int = 34;
 const TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const DRIVER_MODE: u32 = 4;
@@ -48,6 +49,14 @@ fn attach(ifindex: u32) -> io::Result<OwnedFd> {
     bpf(LINK_CREATE, &mut [pair(prog.as_raw_fd() as u32, ifindex), pair(ATTACH_XDP, DRIVER_MODE), 0, 0])
 }
 
+/// Closing is not enough: a child that another test has just forked may hold the descriptor until it execs.
+fn detach(link: OwnedFd) {
+    let attr = [pair(link.as_raw_fd() as u32, 0)];
+    // SAFETY: bpf() reads the eight bytes of `attr`.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, LINK_DETACH, attr.as_ptr(), size_of_val(&attr)) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
 #[test]
 fn a_program_is_seen_limits_the_peer_and_ends_its_segmentation() {
     if skipped("a_program_is_seen_limits_the_peer_and_ends_its_segmentation") {
@@ -72,7 +81,7 @@ fn a_program_is_seen_limits_the_peer_and_ends_its_segmentation() {
         assert_eq!(peer.link.max_mtu, Some(VETH_XDP_MTU));
         assert!(!peer.features.tso && peer.features.tx_csum && peer.features.tx_vlan);
 
-        drop(attached);
+        detach(attached);
         let (facts, _) = netlink.facts("web0").await.unwrap();
         assert_eq!(facts.link.xdp, None);
         assert!(facts.peer.unwrap().features.tso);
@@ -89,7 +98,7 @@ fn the_peers_mtu_is_the_limit() {
         let netlink = Netlink::open().unwrap();
         let link = netlink.add_veth(&veth(&there)).await.unwrap();
         netlink.set_mtu(&link, 9000).await.unwrap();
-        drop(attach(link.ifindex).unwrap());
+        detach(attach(link.ifindex).unwrap());
         let mtu = (VETH_XDP_MTU + 1).to_string();
         there.run("ip", &["link", "set", "eth0", "mtu", &mtu]);
         assert_eq!(attach(link.ifindex).unwrap_err().raw_os_error(), Some(libc::ERANGE));
