@@ -77,6 +77,11 @@ pub trait Switch {
         panic!("this switch has no mode {} (asked for {station})", mode.word());
     }
 
+    /// The senders whose frames a port in source mode is given.
+    fn set_sources(&mut self, _lab: &Lab, station: &str, _sources: &[Mac]) {
+        panic!("this switch has no source lists (asked for {station})");
+    }
+
     /// An entry that never ages.
     fn add_static(&mut self, _lab: &Lab, _mac: Mac, station: &str) {
         panic!("this switch has no static entries (asked for {station})");
@@ -92,6 +97,7 @@ pub trait Switch {
     }
 }
 
+/// A lab at work. The host hears `ETHERTYPE` alone, the stations everything.
 pub struct Fabric {
     // Sockets first: they keep their namespaces alive.
     stations: Vec<Station>,
@@ -115,7 +121,19 @@ impl Fabric {
                 stations.push(Station::new(&name, &lab.switch, &member.port, member.port_mac, stack));
             }
         }
-        Self { stations, switch: Box::new(switch), lab }
+        let fabric = Self { stations, switch: Box::new(switch), lab };
+        fabric.await_carriers(fabric.stations.iter().filter(|station| station.ear == Ear::Tap));
+        fabric
+    }
+
+    /// Takes a station's interface down, or up until frames flow.
+    pub fn link(&self, station: &str, up: bool) -> &Self {
+        let state = if up { "up" } else { "down" };
+        self.lab.member(station).netns.ip(&format!("link set {STATION_IF} {state}"));
+        if up {
+            self.await_carriers([self.station(station)]);
+        }
+        self
     }
 
     pub fn set(&mut self, station: &str, knob: Knob, on: bool) -> &mut Self {
@@ -125,6 +143,11 @@ impl Fabric {
 
     pub fn set_mode(&mut self, station: &str, mode: Mode) -> &mut Self {
         self.switch.set_mode(&self.lab, station, mode);
+        self
+    }
+
+    pub fn set_sources(&mut self, station: &str, sources: &[Mac]) -> &mut Self {
+        self.switch.set_sources(&self.lab, station, sources);
         self
     }
 
@@ -170,6 +193,14 @@ impl Fabric {
     pub fn station(&self, name: &str) -> &Station {
         let found = self.stations.iter().find(|station| station.name == name);
         found.unwrap_or_else(|| panic!("no station {name} in this fabric"))
+    }
+
+    fn await_carriers<'a>(&self, stations: impl IntoIterator<Item = &'a Station>) {
+        for station in stations {
+            station.await_carrier(STATION_IF);
+        }
+        // The worker that noticed the carriers did the cables' other ends under the same lock, which this waits for.
+        self.lab.switch.ip("link show lo");
     }
 
     fn resolve(&self, addr: &Addr) -> Mac {

@@ -44,6 +44,7 @@ impl Switch for LinuxBridge {
 }
 
 /// macvlan children of the uplink, one for each station, moved into the station's namespace. The uplink is the host.
+/// A passthru child has the uplink's address, whatever the lab says.
 #[derive(Debug)]
 pub struct Macvlan {
     /// For the stations in their order.
@@ -71,6 +72,11 @@ impl Switch for Macvlan {
 
     fn set_mode(&mut self, lab: &Lab, station: &str, mode: Mode) {
         lab.member(station).netns.ip(&format!("link set {STATION_IF} type macvlan mode {}", mode.word()));
+    }
+
+    fn set_sources(&mut self, lab: &Lab, station: &str, sources: &[Mac]) {
+        let list = sources.iter().map(|mac| colons(*mac)).collect::<Vec<_>>().join(" ");
+        lab.member(station).netns.ip(&format!("link set {STATION_IF} type macvlan macaddr set {list}"));
     }
 
     fn fence(&self) -> Option<&str> {

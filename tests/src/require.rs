@@ -56,7 +56,7 @@ impl Need {
                 Path::new("/sys/kernel/btf/vmlinux").exists(),
                 "needs /sys/kernel/btf/vmlinux (CONFIG_DEBUG_INFO_BTF)".to_owned(),
             ),
-            Self::Tool(name) => (in_path(name), format!("needs the program {name}")),
+            Self::Tool(name) => (in_path(name), format!("needs the program {name} in PATH")),
             Self::FileIn(variable) => (
                 env::var_os(variable).is_some_and(|path| Path::new(&path).is_file()),
                 format!("needs {variable} to name a file"),
@@ -68,7 +68,5 @@ impl Need {
 
 fn in_path(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    // A plain user's PATH often leaves out the directories where ip and bridge are.
-    let system = ["/usr/sbin", "/sbin"].map(Into::into);
-    env::split_paths(&path).chain(system).any(|dir| dir.join(name).is_file())
+    env::split_paths(&path).any(|dir| dir.join(name).is_file())
 }

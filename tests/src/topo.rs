@@ -123,18 +123,17 @@ pub struct End<'a> {
 
 /// Joins two namespaces by a veth pair and brings both ends up.
 pub fn veth(a: End<'_>, b: End<'_>) {
+    // Where both ends happen to have the same index, the kernel takes a veth for a plain device, and takes up to a
+    // second instead of a moment to notice that its carrier is there.
+    static INDEX: AtomicU32 = AtomicU32::new(1000);
+    let index = INDEX.fetch_add(1, Ordering::Relaxed);
+    let ([a_mac, b_mac], b_netns) = ([a.mac, b.mac].map(colons), b.netns.name());
+    let (a_if, b_if) = (a.ifname, b.ifname);
     a.netns.ip_all([
-        format!(
-            "link add {} address {} type veth peer name {} address {} netns {}",
-            a.ifname,
-            colons(a.mac),
-            b.ifname,
-            colons(b.mac),
-            b.netns.name()
-        ),
-        format!("link set {} up", a.ifname),
+        format!("link add {a_if} index {index} address {a_mac} type veth peer name {b_if} address {b_mac} netns {b_netns}"),
+        format!("link set {a_if} up"),
     ]);
-    b.netns.ip(&format!("link set {} up", b.ifname));
+    b.netns.ip(&format!("link set {b_if} up"));
 }
 
 /// A bridge that does nothing of its own accord: no STP, no snooping, no queries. Its MAC does not change with its ports.

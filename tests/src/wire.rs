@@ -4,7 +4,8 @@ use std::{
     io,
     mem::{self, size_of},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    ptr,
+    ptr, thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -49,6 +50,7 @@ pub struct Station {
 
 /// Larger than any frame of the labs; a longer one is an error, not cut.
 const FRAME_MAX: usize = 9216;
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Thousands of small frames, each charged with about 1 KiB of buffer.
 const RX_BUFFER: libc::c_int = 64 << 20;
 
@@ -63,6 +65,30 @@ impl Station {
             .run(|| open(ifindex, protocol))
             .unwrap_or_else(|err| panic!("open a packet socket on {ifname} for {name}: {err}"));
         Self { name: name.to_owned(), mac, ear, socket }
+    }
+
+    /// Waits until the interface carries frames. Being up is not enough: the kernel switches a veth's queues and a
+    /// bridge's port on from a worker that may run later, and drops what is sent before without a word.
+    pub fn await_carrier(&self, ifname: &str) {
+        // SAFETY: a plain C struct, for which all zeroes is a valid value.
+        let mut request = unsafe { mem::zeroed::<libc::ifreq>() };
+        for (to, from) in request.ifr_name.iter_mut().zip(ifname.bytes()) {
+            *to = from as libc::c_char;
+        }
+        let deadline = Instant::now() + CARRIER_TIMEOUT;
+        loop {
+            // SAFETY: the request is live and names an interface, with a NUL behind it: names have at most 15 bytes.
+            let result =
+                unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+            assert_eq!(result, 0, "flags of {ifname} of {}: {}", self.name, io::Error::last_os_error());
+            // SAFETY: SIOCGIFFLAGS fills this member of the union.
+            let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+            if flags & libc::IFF_RUNNING != 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{ifname} of {} has no carrier", self.name);
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends one frame as it is. Over veth and bridge it has been received when this returns, or nearly so.

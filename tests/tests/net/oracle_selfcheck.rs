@@ -150,7 +150,7 @@ const CHILDREN: [(&str, Mode); 6] = [
     ("P6", Mode::Private),
 ];
 
-fn macvlan(reflects: bool) -> Fabric {
+fn six_children(reflects: bool) -> Fabric {
     let lab = Lab::new(Outside::Adjacent { reflects }, &CHILDREN.map(|(name, _)| name));
     let fabric = Fabric::new(Macvlan { modes: CHILDREN.map(|(_, mode)| mode).to_vec() }, lab);
     // The adjacent switch must know where everyone is, or it floods what it should keep or reflect.
@@ -164,7 +164,7 @@ fn macvlan(reflects: bool) -> Fabric {
 #[test]
 fn macvlan_behind_a_reflecting_switch() {
     require!(NAMESPACES);
-    macvlan(true).check(
+    six_children(true).check(
         "the adjacent switch reflects",
         &rows(
             "from | ext | B1 | B2 | V3 | V4 | P5 | P6 | host | group
@@ -180,7 +180,7 @@ fn macvlan_behind_a_reflecting_switch() {
 #[test]
 fn macvlan_behind_a_plain_switch() {
     require!(NAMESPACES);
-    macvlan(false).check(
+    six_children(false).check(
         "the adjacent switch does not reflect",
         &rows(
             "from | ext | B1     | B2     | V3     | V4     | P5     | P6     | host   | group
@@ -196,7 +196,7 @@ fn macvlan_behind_a_plain_switch() {
 #[test]
 fn macvlan_modes_change_on_a_live_child() {
     require!(NAMESPACES);
-    let mut fabric = macvlan(true);
+    let mut fabric = six_children(true);
     fabric.set_mode("P5", Mode::Vepa);
     fabric.check("a private child becomes a VEPA", &[("P5", to(BROADCAST), "ext B1 B2 V3 V4 host")]);
     fabric.lab.reflect(false);
@@ -205,4 +205,53 @@ fn macvlan_modes_change_on_a_live_child() {
         "then a bridge, without reflection",
         &[("P5", to("B1"), "B1"), ("P5", to(BROADCAST), "ext B1 B2"), ("B1", to("P5"), "P5")],
     );
+}
+
+#[test]
+fn macvlan_source_children_hear_whom_they_list() {
+    require!(NAMESPACES);
+    let lab = Lab::new(Outside::Adjacent { reflects: false }, &["S1", "S2", "B3"]);
+    let listed = lab.mac("ext");
+    let mut fabric = Fabric::new(Macvlan { modes: vec![Mode::Source, Mode::Source, Mode::Bridge] }, lab);
+    fabric.introduce();
+    fabric.set_sources("S1", &[listed, UNKNOWN]);
+    fabric.check(
+        "S1 lists ext and another, S2 nobody",
+        &[
+            ("ext", to("B3"), "S1 B3"),
+            ("ext", to("S1"), "S1 (host)"),
+            ("ext", to("S2"), "S1 (host)"),
+            ("ext", to("host"), "S1 host"),
+            ("ext", to(BROADCAST), "S1 B3 host"),
+            ("ext", to(BROADCAST).from(UNKNOWN), "S1 B3 host"),
+            ("S1", to(BROADCAST), "ext"),
+        ],
+    );
+}
+
+#[test]
+fn macvlan_passthru_takes_all_unicast() {
+    require!(NAMESPACES);
+    let lab = Lab::new(Outside::Adjacent { reflects: false }, &["T1"]);
+    let fabric = Fabric::new(Macvlan { modes: vec![Mode::Passthru] }, lab);
+    fabric.check(
+        "whatever the address",
+        &[
+            ("ext", to("host"), "T1"),
+            ("ext", to(UNKNOWN), "T1"),
+            ("ext", to(BROADCAST), "T1 host"),
+            ("T1", to(UNKNOWN).from("host"), "ext"),
+        ],
+    );
+}
+
+#[test]
+fn a_station_may_go_down_and_come_back() {
+    require!(NAMESPACES);
+    let fabric = bridge();
+    fabric.introduce();
+    fabric.link("b", false);
+    fabric.check("b is down", &[("a", to(BROADCAST), "c ext host"), ("a", to("c"), "c")]);
+    fabric.link("b", true);
+    fabric.check("b is back", &[("a", to(BROADCAST), "b c ext host"), ("b", to("a"), "a")]);
 }
