@@ -15,7 +15,7 @@ mod programs {
     use crate::bpf::{act, maps::Maps, packet};
 
     /// XDP on a port: frames between XDP ports, and drops. All else goes on to `vswitch_in`, which decides again.
-    #[xdp(frags)]
+    #[xdp]
     pub(crate) fn vswitch_xdp(ctx: XdpContext) -> u32 {
         let ifindex = act::xdp_ifindex(&ctx);
         match decide(&packet::Xdp(&ctx), &Maps, Hook::Received(ifindex)) {

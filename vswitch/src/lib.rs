@@ -3,4 +3,5 @@
 //! The configuration's path: `cli` or TOML -> `config` -> `plan` -> `apply` -> `dataplane`.
 
 pub mod config;
+pub mod dataplane;
 pub mod net;

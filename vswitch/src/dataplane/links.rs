@@ -1,0 +1,172 @@
+//! How is a program attached to an interface, replaced and detached? Pinned links; below kernel 6.6 a clsact filter for tc.
+
+use std::{fs, io, path::PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::FdLink,
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+        xdp::XdpLink,
+    },
+    sys::SyscallError,
+    util::KernelVersion,
+};
+use aya_obj::programs::XdpAttachType;
+
+use super::pins::Pins;
+
+/// A place where one of the switch's programs sees a port's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// What arrives, in the driver.
+    Xdp,
+    /// What arrives, as generic XDP.
+    XdpGeneric,
+    /// What arrives, at tc.
+    In,
+    /// What the host sends.
+    Out,
+}
+
+/// Where our clsact filters are found again: before those that are given no priority.
+const CLSACT_PRIORITY: u16 = 1;
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x5653);
+
+impl Hook {
+    /// The name of its program in the object, and of the program's pin.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp | Self::XdpGeneric => "vswitch_xdp",
+            Self::In => "vswitch_in",
+            Self::Out => "vswitch_out",
+        }
+    }
+
+    fn pin(self, pins: &Pins, slot: u16) -> PathBuf {
+        let hook = match self {
+            Self::Xdp | Self::XdpGeneric => "xdp",
+            Self::In => "in",
+            Self::Out => "out",
+        };
+        pins.links().join(format!("{slot}-{hook}"))
+    }
+
+    fn tc(self) -> Option<TcAttachType> {
+        match self {
+            Self::Xdp | Self::XdpGeneric => None,
+            Self::In => Some(TcAttachType::Ingress),
+            Self::Out => Some(TcAttachType::Egress),
+        }
+    }
+}
+
+/// Attaches the hook's pinned program to an interface of the calling thread's namespace, and pins the link.
+pub(crate) fn attach(pins: &Pins, slot: u16, ifname: &str, hook: Hook) -> Result<()> {
+    let program = pins.program(hook.program());
+    let attached = match hook.tc() {
+        Some(direction) => attach_tc(&program, ifname, direction),
+        None => attach_xdp(&program, ifname, hook).map(Some),
+    };
+    let Some(link) = attached? else { return Ok(()) };
+    let pin = hook.pin(pins, slot);
+    // A crash may have left a link of the slot's last owner.
+    remove(&pin)?;
+    link.pin(&pin).with_context(|| format!(r#""{ifname}": pin the link at {}"#, pin.display()))?;
+    Ok(())
+}
+
+/// Detaches a hook from a slot; that it is not attached is no error. `ifname` is needed below kernel 6.6 alone.
+pub(crate) fn detach(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -> Result<()> {
+    if let (Some(direction), Some(ifname), false) = (hook.tc(), ifname, tcx()) {
+        let link = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
+        // Gone with the interface, or never attached: both is detached.
+        let _gone = link.map(aya::programs::links::Link::detach);
+    }
+    remove(&hook.pin(pins, slot))
+}
+
+/// Whether the pin of a hook's link is there.
+pub(crate) fn is_attached(pins: &Pins, slot: u16, hook: Hook) -> bool {
+    hook.pin(pins, slot).exists()
+}
+
+/// Whether tc programs are attached as links (tcx, kernel 6.6).
+fn tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+fn remove(pin: &PathBuf) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("remove {}", pin.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn attach_xdp(program: &PathBuf, ifname: &str, hook: Hook) -> Result<FdLink> {
+    let mode = if hook == Hook::XdpGeneric { XdpMode::Skb } else { XdpMode::Driver };
+    let mut program = Xdp::from_pin(program, XdpAttachType::Interface).context("open the XDP program")?;
+    let id = program.attach(ifname, mode).map_err(|err| refused(ifname, "XDP", &err))?;
+    let link: XdpLink = program.take_link(id)?;
+    // aya falls back to netlink where no link can be made. There would be nothing to pin: dropping it detaches.
+    FdLink::try_from(link).map_err(|_no_link| {
+        anyhow!(r#""{ifname}": this kernel makes no XDP links (5.9 and later do): use --datapath tc"#)
+    })
+}
+
+/// `None` if the program stays attached without a link.
+fn attach_tc(program: &PathBuf, ifname: &str, direction: TcAttachType) -> Result<Option<FdLink>> {
+    let mut program = SchedClassifier::from_pin(program).context("open the tc program")?;
+    let options = if tcx() {
+        TcAttachOptions::TcxOrder(LinkOrder::first())
+    } else {
+        match qdisc_add_clsact(ifname) {
+            Err(TcError::NetlinkError(err)) if err.raw_os_error() != Some(libc::EEXIST) => {
+                bail!(
+                    r#""{ifname}": add the clsact qdisc: {err}: unload other qdiscs at ingress first (tc qdisc show dev {ifname})"#
+                );
+            }
+            Ok(()) | Err(_) => {}
+        }
+        TcAttachOptions::Netlink(NlOptions {
+            priority: CLSACT_PRIORITY,
+            handle: CLSACT_HANDLE,
+            classid: None,
+        })
+    };
+    let id =
+        program.attach_with_options(ifname, direction, options).map_err(|err| refused(ifname, "tc", &err))?;
+    let link = program.take_link(id)?;
+    if tcx() {
+        return Ok(Some(FdLink::try_from(link)?));
+    }
+    // The filter belongs to the interface from now on; `detach` finds it by priority and handle.
+    std::mem::forget(link);
+    Ok(None)
+}
+
+/// What the kernel's refusal means for the user.
+fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
+    let errno = match err {
+        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
+        _ => None,
+    };
+    let why = match errno {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            format!("another program is attached there: see `bpftool net show dev {ifname}`")
+        }
+        Some(libc::EOPNOTSUPP) => "its driver has no native XDP: use --datapath tc".to_owned(),
+        Some(libc::ERANGE | libc::EINVAL) => {
+            format!(
+                "its driver refuses (often for its MTU or number of queues): see `dmesg`, or use --datapath tc"
+            )
+        }
+        Some(libc::ENODEV) => "the interface is gone".to_owned(),
+        Some(libc::EPERM) => "not permitted: needs CAP_NET_ADMIN and CAP_BPF".to_owned(),
+        Some(_) | None => err.to_string(),
+    };
+    anyhow!(r#""{ifname}": attach {what}: {why}"#)
+}

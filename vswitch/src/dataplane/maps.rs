@@ -1,0 +1,275 @@
+//! The switch's maps as typed handles, opened once; and the check that a pinned map is the one that this build means.
+
+use std::{io, os::fd::AsFd as _};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{
+    Array, DevMap, HashMap, IterableMap as _, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
+};
+use bytemuck::{Pod, Zeroable};
+use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, Settings};
+
+use super::{pins::Pins, sys};
+
+/// A value of the ABI as aya takes it: the one place where bytemuck's promise becomes aya's.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct Wire<T>(pub(crate) T);
+
+// SAFETY: bytemuck's `Pod` promises what aya's asks for: any bytes are a value, there is no padding, and it is `Copy`
+// and `'static`; `Wire` has the same layout.
+unsafe impl<T: Pod> aya::Pod for Wire<T> {}
+
+/// How the switch's maps are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To change the switch.
+    Write,
+    /// To look: the pins' modes decide who may.
+    Read,
+}
+
+/// All maps of a switch.
+pub(crate) struct Maps {
+    pub(crate) settings: Array<MapData, Wire<Settings>>,
+    pub(crate) ports: Array<MapData, Wire<Port>>,
+    pub(crate) slots: Option<HashMap<MapData, u32, u32>>,
+    fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
+    fdb_max: u32,
+    counters: PerCpuArray<MapData, Wire<Counters>>,
+    devmap: Option<DevMap<MapData>>,
+    pub(crate) records: Array<MapData, Wire<PortRecord>>,
+    pub(crate) identity: Array<MapData, Wire<Identity>>,
+}
+
+/// What a map of this build is: name, type, sizes of key and value, entries (0: the user's choice).
+struct Spec {
+    name: &'static str,
+    kind: MapType,
+    key: u32,
+    value: u32,
+    entries: u32,
+}
+
+const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
+    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries }
+}
+
+const SPECS: [Spec; 8] = [
+    spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
+    spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
+    spec::<u32, u32>("SLOTS", MapType::Hash, MAX_PORTS),
+    spec::<FdbKey, FdbEntry>("FDB", MapType::Hash, 0),
+    spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
+    // struct bpf_devmap_val: ifindex and program.
+    spec::<u32, u64>("DEVMAP", MapType::DevMap, MAX_PORTS),
+    spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS),
+    spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
+];
+
+/// The names of all maps, as in the object.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    SPECS.iter().map(|spec| spec.name)
+}
+
+impl Maps {
+    /// Opens the pinned maps.
+    pub(crate) fn open(pins: &Pins, access: Access) -> Result<Self> {
+        let fdb = open(pins, "FDB", access)?;
+        let fdb_max = fdb.info().context("ask for the FDB's size")?.max_entries();
+        let private = access == Access::Write;
+        let open_private = |name| private.then(|| open(pins, name, access)).transpose();
+        Ok(Self {
+            settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
+            ports: Array::try_from(Map::Array(open(pins, "PORTS", access)?))?,
+            slots: open_private("SLOTS")?.map(|map| HashMap::try_from(Map::HashMap(map))).transpose()?,
+            fdb: HashMap::try_from(Map::HashMap(fdb))?,
+            fdb_max,
+            counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
+            devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
+            records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
+            identity: Array::try_from(Map::Array(open(pins, "IDENTITY", access)?))?,
+        })
+    }
+
+    /// What holds for the whole switch.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        Ok(self.settings.get(&0, 0).context("read the switch's settings")?.0)
+    }
+
+    /// Replaces what holds for the whole switch.
+    pub(crate) fn set_settings(&mut self, settings: Settings) -> Result<()> {
+        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")
+    }
+
+    /// The port in a slot.
+    pub(crate) fn port(&self, slot: u16) -> Result<Port> {
+        Ok(self.ports.get(&u32::from(slot), 0).context("read a port")?.0)
+    }
+
+    /// Replaces the port in a slot.
+    pub(crate) fn set_port(&mut self, slot: u16, port: Port) -> Result<()> {
+        self.ports.set(u32::from(slot), Wire(port), 0).context("write a port")
+    }
+
+    /// The records of the ports in use, by slot.
+    pub(crate) fn records(&self) -> Result<Vec<(u16, PortRecord)>> {
+        let mut used = Vec::new();
+        for slot in 1..MAX_PORTS {
+            let record = self.records.get(&slot, 0).context("read a port's record")?.0;
+            if record.ifname[0] != 0 {
+                used.push((slot as u16, record));
+            }
+        }
+        Ok(used)
+    }
+
+    /// Replaces the record in a slot.
+    pub(crate) fn set_record(&mut self, slot: u16, record: PortRecord) -> Result<()> {
+        self.records.set(u32::from(slot), Wire(record), 0).context("write a port's record")
+    }
+
+    /// The switch's identity.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        Ok(self.identity.get(&0, 0).context("read the switch's identity")?.0)
+    }
+
+    /// Replaces the switch's identity.
+    pub(crate) fn set_identity(&mut self, identity: Identity) -> Result<()> {
+        self.identity.set(0, Wire(identity), 0).context("write the switch's identity")
+    }
+
+    /// Makes frames of an interface enter by a slot.
+    pub(crate) fn set_slot(&mut self, ifindex: u32, slot: u16) -> Result<()> {
+        let Some(slots) = &mut self.slots else { bail!("the switch is open for reading only") };
+        slots.insert(ifindex, u32::from(slot), 0).context("bind an interface to its port")
+    }
+
+    /// Makes frames of an interface none of the switch's business.
+    pub(crate) fn clear_slot(&mut self, ifindex: u32) -> Result<()> {
+        let Some(slots) = &mut self.slots else { bail!("the switch is open for reading only") };
+        match slots.remove(&ifindex) {
+            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.context("unbind an interface from its port"),
+        }
+    }
+
+    /// Lets XDP deliver to an interface.
+    pub(crate) fn set_devmap(&mut self, slot: u16, ifindex: u32) -> Result<()> {
+        let Some(devmap) = &mut self.devmap else { bail!("the switch is open for reading only") };
+        devmap.set(u32::from(slot), ifindex, None, 0).context("let XDP deliver to a port")
+    }
+
+    /// Stops XDP from delivering to a slot.
+    pub(crate) fn clear_devmap(&mut self, slot: u16) -> Result<()> {
+        let Some(devmap) = &mut self.devmap else { bail!("the switch is open for reading only") };
+        sys::delete(devmap.map().fd().as_fd(), &u32::from(slot)).context("stop XDP from delivering to a port")
+    }
+
+    /// The most entries that the FDB holds.
+    pub(crate) fn fdb_max(&self) -> u32 {
+        self.fdb_max
+    }
+
+    /// The FDB's entry for a key.
+    pub(crate) fn fdb_get(&self, key: FdbKey) -> Result<Option<FdbEntry>> {
+        match self.fdb.get(&Wire(key), 0) {
+            Ok(entry) => Ok(Some(entry.0)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(err) => Err(err).context("read the FDB"),
+        }
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn fdb_all(&self) -> Result<Vec<(FdbKey, FdbEntry)>> {
+        sys::entries(self.fdb.map().fd().as_fd(), self.fdb_max).context("read the FDB")
+    }
+
+    /// Adds or replaces an entry.
+    pub(crate) fn fdb_set(&mut self, key: FdbKey, entry: FdbEntry) -> Result<()> {
+        match self.fdb.insert(Wire(key), Wire(entry), 0) {
+            Err(MapError::SyscallError(err)) if err.io_error.raw_os_error() == Some(libc::E2BIG) => bail!(
+                "fdb {}: the FDB is full ({} entries): delete some (vswitch fdb flush) or start the switch with a larger --fdb-max",
+                key.mac,
+                self.fdb_max
+            ),
+            done => done.with_context(|| format!("fdb {}: write the entry", key.mac)),
+        }
+    }
+
+    /// Removes an entry; returns whether there was one.
+    pub(crate) fn fdb_del(&mut self, key: FdbKey) -> Result<bool> {
+        match self.fdb.remove(&Wire(key)) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(err) => Err(err).with_context(|| format!("fdb {}: remove the entry", key.mac)),
+        }
+    }
+
+    /// A slot's counters, summed over the CPUs.
+    pub(crate) fn counters(&self, slot: u16) -> Result<Counters> {
+        let mut sum = Counters::zeroed();
+        let cpus = self.counters.get(&u32::from(slot), 0).context("read a port's counters")?;
+        for Wire(one) in cpus.iter() {
+            let total: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut sum));
+            let one: &[u64] = bytemuck::cast_slice(std::slice::from_ref(one));
+            for (total, one) in total.iter_mut().zip(one) {
+                *total = total.wrapping_add(*one);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Sets a slot's counters to zero: it has a new owner.
+    pub(crate) fn clear_counters(&mut self, slot: u16) -> Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(what, err)| err_in(what, err))?;
+        let zero = aya::maps::PerCpuValues::try_from(vec![Wire(Counters::zeroed()); cpus])?;
+        self.counters.set(u32::from(slot), zero, 0).context("clear a port's counters")
+    }
+}
+
+fn err_in(what: &str, err: io::Error) -> anyhow::Error {
+    anyhow::Error::new(err).context(format!("read {what}"))
+}
+
+/// Opens one pinned map after comparing it with its spec: aya takes sizes on trust, and a larger value than expected
+/// would be copied over the end of a buffer.
+fn open(pins: &Pins, name: &'static str, access: Access) -> Result<MapData> {
+    let path = pins.map(name);
+    let data = match access {
+        Access::Write => MapData::from_pin(&path)?,
+        Access::Read => MapData::from_fd(sys::open_read_only(&path)?)?,
+    };
+    let info = data.info()?;
+    let Some(spec) = SPECS.iter().find(|spec| spec.name == name) else {
+        bail!("map {name}: not one of this build's");
+    };
+    if let Err(difference) = check(spec, &info) {
+        bail!(
+            "{} is not this build's: {difference}: take the switch down with the build that made it",
+            path.display()
+        );
+    }
+    Ok(data)
+}
+
+fn check(spec: &Spec, info: &MapInfo) -> Result<(), String> {
+    let kind = info.map_type().ok();
+    if kind != Some(spec.kind) {
+        return Err(format!("its type is {kind:?} and not {:?}", spec.kind));
+    }
+    for (what, is, should) in [
+        ("key", info.key_size(), spec.key),
+        ("value", info.value_size(), spec.value),
+        (
+            "number of entries",
+            info.max_entries(),
+            if spec.entries == 0 { info.max_entries() } else { spec.entries },
+        ),
+    ] {
+        if is != should {
+            return Err(format!("its {what} is {is} and not {should}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Where is a switch in the file system, and who may read it?
+//!
+//! `/sys/fs/bpf/vswitch/v<ABI>/<switch>/{maps,programs,links}`. The ABI's version is in the path: a program never meets
+//! maps of another layout.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use vswitch_ebpf::abi::ABI_VERSION;
+
+/// Where the BPF file system is expected, and mounted if it is not.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// The group that may read counters and FDB, where it exists.
+const GROUP: &str = "vswitch";
+
+/// Maps that [`GROUP`] may read; the others are for root alone.
+const READABLE: [&str; 6] = ["COUNTERS", "FDB", "IDENTITY", "PORTS", "RECORDS", "SETTINGS"];
+
+/// The pins of one switch.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Those of the switch `name`, whether it exists or not.
+    pub fn of(name: &str) -> Self {
+        Self { root: versioned().join(name) }
+    }
+
+    /// Names of the switches of this ABI version, whole or not.
+    pub fn switches() -> Vec<String> {
+        let Ok(entries) = fs::read_dir(versioned()) else { return Vec::new() };
+        let mut names: Vec<_> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether anything of the switch is there.
+    pub fn exist(&self) -> io::Result<bool> {
+        self.root.try_exists()
+    }
+
+    /// The pin of a map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    /// The pin of a program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.root.join("programs").join(name)
+    }
+
+    /// The directory of the links.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// Makes the directories. Fails if the switch exists.
+    pub fn create(&self) -> Result<()> {
+        mount()?;
+        let shared = 0o750;
+        let parent = versioned();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(shared)
+            .create(&parent)
+            .with_context(|| format!("create {}", parent.display()))?;
+        let mut above = parent.as_path();
+        while above != Path::new(BPFFS) {
+            give_to_group(above);
+            above = above.parent().unwrap_or(Path::new(BPFFS));
+        }
+        for (dir, mode) in [
+            (self.root.clone(), shared),
+            (self.root.join("maps"), shared),
+            (self.root.join("programs"), 0o700),
+            (self.links(), 0o700),
+        ] {
+            fs::DirBuilder::new()
+                .mode(mode)
+                .create(&dir)
+                .with_context(|| format!("create {}", dir.display()))?;
+            if mode == shared {
+                give_to_group(&dir);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets who may read a map's pin.
+    pub fn protect_map(&self, name: &str) -> Result<()> {
+        let path = self.map(name);
+        let mode = if READABLE.contains(&name) { 0o640 } else { 0o600 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("set the mode of {}", path.display()))?;
+        give_to_group(&path);
+        Ok(())
+    }
+
+    /// Removes what is left of the switch: links first, so that no program outlives the maps that it is found by.
+    pub fn remove(&self) -> Result<()> {
+        for dir in [self.links(), self.root.join("programs"), self.root.join("maps")] {
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+                Err(err) => return Err(err).with_context(|| format!("read {}", dir.display())),
+            };
+            for entry in entries {
+                let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+            fs::remove_dir(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+        match fs::remove_dir(&self.root) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                return Err(err).with_context(|| format!("remove {}", self.root.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        // The last switch takes the common directories with it; with others left they are not empty.
+        let parent = versioned();
+        if fs::remove_dir(&parent).is_ok() {
+            let _others = parent.parent().map(fs::remove_dir);
+        }
+        Ok(())
+    }
+}
+
+fn versioned() -> PathBuf {
+    Path::new(BPFFS).join("vswitch").join(format!("v{ABI_VERSION}"))
+}
+
+/// Mounts bpffs where it is expected, unless it is there.
+fn mount() -> Result<()> {
+    const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+    let path = CString::new(BPFFS)?;
+    // SAFETY: all-zero bytes are a valid statfs: it consists of integers.
+    let mut statfs: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` is zero-terminated and `statfs` is writable; both outlive the call.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut statfs) } == 0 && statfs.f_type == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    // SAFETY: all strings are zero-terminated and outlive the call; bpf takes no further data.
+    let done = unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) };
+    if done != 0 {
+        let err = io::Error::last_os_error();
+        bail!("no BPF file system at {BPFFS}, and mounting it failed ({err}): mount -t bpf bpf {BPFFS}");
+    }
+    Ok(())
+}
+
+/// Lets the group read, where there is such a group; else the owner's group stays.
+fn give_to_group(path: &Path) {
+    let (Ok(name), Ok(path)) = (CString::new(GROUP), CString::new(path.as_os_str().as_bytes())) else {
+        return;
+    };
+    // SAFETY: the name is zero-terminated. The result is read before any other call could replace it: nothing else in
+    // this process asks for groups.
+    let gid = unsafe { libc::getgrnam(name.as_ptr()).as_ref() }.map(|group| group.gr_gid);
+    if let Some(gid) = gid {
+        // SAFETY: the path is zero-terminated; -1 leaves the owner.
+        let _unreadable = unsafe { libc::chown(path.as_ptr(), libc::uid_t::MAX, gid) };
+    }
+}
