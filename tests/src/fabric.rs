@@ -69,6 +69,9 @@ pub trait Switch {
     /// Joins the lab's members and uplink; returns the interface in `lab.switch` by which the host sends and receives.
     fn start(&mut self, lab: &Lab) -> Option<String>;
 
+    /// Takes away what namespaces do not take with them. Runs while a failed test unwinds: must not panic.
+    fn stop(&mut self, _lab: &Lab) {}
+
     fn set(&mut self, _lab: &Lab, station: &str, knob: Knob, _on: bool) {
         panic!("this switch has no {} (asked for {station})", knob.word());
     }
@@ -106,22 +109,11 @@ pub struct Fabric {
 }
 
 impl Fabric {
-    pub fn new(mut switch: impl Switch + 'static, lab: Lab) -> Self {
-        let host_if = switch.start(&lab);
-        let stack = Ear::Stack(ETHERTYPE);
-        let station = |m: &Member| Station::new(&m.name, &m.netns, STATION_IF, m.mac, Ear::Tap);
-        let mut stations = lab.members.iter().map(station).collect::<Vec<_>>();
-        if let Some(ifname) = &host_if {
-            stations.push(Station::new(HOST, &lab.switch, ifname, HOST_MAC, stack));
-        }
-        // What a port leaves to its own interface, such as LLDP, is the host's too, but came another way.
-        for member in &lab.members {
-            if host_if.as_ref() != Some(&member.port) && lab.switch.find_ifindex(&member.port).is_some() {
-                let name = format!("{HOST}@{}", member.name);
-                stations.push(Station::new(&name, &lab.switch, &member.port, member.port_mac, stack));
-            }
-        }
-        let fabric = Self { stations, switch: Box::new(switch), lab };
+    pub fn new(switch: impl Switch + 'static, lab: Lab) -> Self {
+        // Whole before it starts, so that a failed start is stopped too.
+        let mut fabric = Self { stations: Vec::new(), switch: Box::new(switch), lab };
+        let host_if = fabric.switch.start(&fabric.lab);
+        fabric.stations = stations(&fabric.lab, host_if.as_deref());
         fabric.await_carriers(fabric.stations.iter().filter(|station| station.ear == Ear::Tap));
         fabric
     }
@@ -211,8 +203,23 @@ impl Fabric {
     }
 }
 
+fn stations(lab: &Lab, host_if: Option<&str>) -> Vec<Station> {
+    let stack = Ear::Stack(ETHERTYPE);
+    let station = |m: &Member| Station::new(&m.name, &m.netns, STATION_IF, m.mac, Ear::Tap);
+    let mut stations = lab.members.iter().map(station).collect::<Vec<_>>();
+    stations.extend(host_if.map(|ifname| Station::new(HOST, &lab.switch, ifname, HOST_MAC, stack)));
+    // What a port leaves to its own interface, such as LLDP, is the host's too, but came another way.
+    for Member { name, port, port_mac, .. } in &lab.members {
+        if host_if != Some(port) && lab.switch.find_ifindex(port).is_some() {
+            stations.push(Station::new(&format!("{HOST}@{name}"), &lab.switch, port, *port_mac, stack));
+        }
+    }
+    stations
+}
+
 impl Drop for Fabric {
     fn drop(&mut self) {
+        self.switch.stop(&self.lab);
         // Closing a packet socket waits for an RCU grace period of some 15 ms: all wait for the same one.
         thread::scope(|scope| {
             for station in self.stations.drain(..) {

@@ -22,9 +22,10 @@ pub struct Send<'a> {
 }
 
 /// How long all ears must be silent before frames count as gone. Measured on 2 cores, idle and with 8 busy loops: of
-/// 40,000 frames through a Linux bridge over veth, with and without NAPI, every one was in the receiver's socket when
+/// 60,000 frames through a Linux bridge over veth, with and without NAPI, every one was in the receiver's socket when
 /// send returned; only macvlan's broadcast queue is later (up to 33 ms), and for that there is the fence. What
-/// remains is a burst too long for one softirq, which sleeping here gives a CPU to. Late frames panic, never mislead.
+/// remains is a burst too long for one softirq, which sleeping here gives a CPU to. The next exchange panics on a
+/// frame that was late.
 const SETTLE: Duration = Duration::from_millis(5);
 
 /// Ears are emptied at least this often, far below what their buffers hold and macvlan's broadcast queue (1000) does.

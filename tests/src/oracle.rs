@@ -55,6 +55,7 @@ impl Switch for Macvlan {
     fn start(&mut self, lab: &Lab) -> Option<String> {
         let members = lab.access().collect::<Vec<_>>();
         assert_eq!(members.len(), self.modes.len(), "one mode for each station");
+        assert_ne!(lab.outside, Outside::Nothing, "macvlan needs an uplink");
         for (member, mode) in members.into_iter().zip(&self.modes) {
             lab.switch.ip(&format!(
                 "link add link {UPLINK} name {} address {} netns {} type macvlan mode {}",

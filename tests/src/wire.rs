@@ -1,8 +1,7 @@
 //! Who hears a frame? Packet sockets on one interface: one to send raw frames and to hear what arrives.
 
 use std::{
-    io,
-    mem::{self, size_of},
+    io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr, thread,
     time::{Duration, Instant},
