@@ -2,7 +2,20 @@
 //!
 //! Interfaces are named, never numbered: this is what the user says, and what `export` prints.
 
+mod document;
+pub mod mac;
+pub mod names;
+pub mod parse;
+pub mod print;
+#[cfg(test)]
+mod samples;
+pub mod validate;
+pub mod words;
+
 use vswitch_ebpf::{abi, frame::MacAddr};
+
+pub use parse::{ConfigError, ConfigErrors, parse};
+pub use validate::ConfigProblem;
 
 /// A whole switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,3 +181,24 @@ impl PortConfig {
         }
     }
 }
+
+/// A switch of a port that is on or off: one list for the file, the plan and what they print.
+#[derive(Clone, Copy)]
+pub struct PortFlag {
+    /// Its key in the file, and its option on the command line.
+    pub key: &'static str,
+    /// Reads it.
+    pub get: fn(&PortConfig) -> bool,
+    /// Sets it.
+    pub set: fn(&mut PortConfig, bool),
+}
+
+/// Every [`PortFlag`], in the order in which they are printed.
+pub const PORT_FLAGS: [PortFlag; 6] = [
+    PortFlag { key: "hairpin", get: |port| port.hairpin, set: |port, on| port.hairpin = on },
+    PortFlag { key: "isolated", get: |port| port.isolated, set: |port, on| port.isolated = on },
+    PortFlag { key: "learning", get: |port| port.learning, set: |port, on| port.learning = on },
+    PortFlag { key: "flood", get: |port| port.flood, set: |port, on| port.flood = on },
+    PortFlag { key: "mcast-flood", get: |port| port.mcast_flood, set: |port, on| port.mcast_flood = on },
+    PortFlag { key: "bcast-flood", get: |port| port.bcast_flood, set: |port, on| port.bcast_flood = on },
+];

@@ -1,0 +1,243 @@
+//! Is every error of a file reported, at its line, and once?
+
+use super::*;
+use crate::config::{Datapath, Mode, Role, samples::station};
+
+#[track_caller]
+fn refuses(text: &str, expected: &[&str]) {
+    let errors = parse("vs.toml", text, None).unwrap_err();
+    assert_eq!(errors.to_string().lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn an_empty_file_is_a_switch_with_every_default() {
+    assert_eq!(parse("x", "", None), Ok(SwitchConfig::new("vs0")));
+    assert_eq!(parse("x", "# nothing\r\n[switch]\r\n", Some("vs1")), Ok(SwitchConfig::new("vs1")));
+}
+
+#[test]
+fn every_key() {
+    let text = r#"
+        [switch]
+        name = "lab"
+        ageing = 0x10
+        fdb-max = 1_000
+        host-access = false
+        macvlan-compat = true
+        [[port]]
+        name = "nic0"
+        role = "uplink"
+        mode = "bridge"
+        datapath = "xdp-generic"
+        [[port]]
+        name = "web0"
+        role = "access"
+        netns = "web"
+        mac = "02-00-00-00-00-01"
+        hairpin = true
+        isolated = true
+        learning = false
+        flood = false
+        mcast-flood = false
+        bcast-flood = false
+        tap = false
+        [[fdb]]
+        mac = "02:00:00:00:00:09"
+        port = "nic0"
+        vlan = 0
+    "#;
+    let nic = PortConfig { role: Role::Uplink, datapath: Datapath::XdpGeneric, ..PortConfig::new("nic0") };
+    let web = PortConfig {
+        ifname: "web0".to_owned(),
+        role: Role::Access,
+        mode: Mode::Bridge,
+        mac: vec![station(1)],
+        hairpin: true,
+        isolated: true,
+        learning: false,
+        flood: false,
+        mcast_flood: false,
+        bcast_flood: false,
+        datapath: Datapath::Auto,
+        far_end: FarEnd::Veth { netns: "web".to_owned(), peer: "eth0".to_owned() },
+    };
+    let config = SwitchConfig {
+        name: "lab".to_owned(),
+        ageing: 16,
+        fdb_max: 1000,
+        host_access: false,
+        macvlan_compat: true,
+        ports: vec![nic, web],
+        fdb: vec![StaticEntry { mac: station(9), vlan: 0, ifname: "nic0".to_owned() }],
+    };
+    assert_eq!(parse("x", text, None), Ok(config));
+}
+
+#[test]
+fn all_errors_at_once_in_the_order_of_lines() {
+    refuses(
+        r#"[switch]
+name = "a/b"
+ageing = "long"
+fdb_max = 10
+[[port]]
+name = "web0"
+mode = "brigde"
+mac = ["02:00:00:00:00:01",
+       "zz",
+       "01:00:5e:00:00:01"]
+har-pin = true
+[[port]]
+name = "web0"
+mac = "02:00:00:00:00:01"
+tap = true
+netns = "db"
+[[fdb]]
+mac = "02:00:00:00:00:09"
+port = "db0"
+"#,
+        &[
+            "vs.toml:2: switch a/b: '/' cannot be in a switch's name; use letters, digits, '-', '_' and '.'",
+            "vs.toml:3: switch a/b: ageing is a string; write ageing = 300",
+            r#"vs.toml:4: switch a/b: unknown key "fdb_max"; did you mean "fdb-max"?"#,
+            r#"vs.toml:7: port web0: unknown mode "brigde"; did you mean "bridge"?"#,
+            r#"vs.toml:9: port web0: mac "zz" is not a MAC address: it has 1 of 6 bytes; write it like 02:00:00:00:00:01"#,
+            r#"vs.toml:10: port web0: mac "01:00:5e:00:00:01" is a group address: a station's address is even in its first byte"#,
+            r#"vs.toml:11: port web0: unknown key "har-pin"; did you mean "hairpin"?"#,
+            "vs.toml:13: port web0: the interface is in this switch twice; remove one of the two",
+            "vs.toml:14: port web0: mac 02:00:00:00:00:01 is already bound to port web0; remove one of them",
+            "vs.toml:15: port web0: a tap has no far end in a namespace; leave out either tap or netns",
+            "vs.toml:19: fdb 02:00:00:00:00:09: db0 is not a port of this switch; add the port or remove the entry",
+        ],
+    );
+}
+
+#[test]
+fn wrong_types() {
+    refuses(
+        r#"
+[switch]
+name = 1
+fdb-max = 1.5
+host-access = "on"
+[[port]]
+name = true
+hairpin = 1
+mac = [5]
+netns = 1979-05-27
+peer = "eth0"
+[[fdb]]
+mac = 5
+port = []
+vlan = "none"
+"#,
+        &[
+            r#"vs.toml:3: switch: name is an integer; write name = "vs0""#,
+            "vs.toml:4: switch: fdb-max is a float; write fdb-max = 65536",
+            "vs.toml:5: switch: host-access is a string; write host-access = true or host-access = false",
+            r#"vs.toml:7: port #1: name is a boolean; write name = "web0""#,
+            "vs.toml:8: port #1: hairpin is an integer; write hairpin = true or hairpin = false",
+            r#"vs.toml:9: port #1: mac is an integer; write mac = "02:00:00:00:00:01""#,
+            r#"vs.toml:10: port #1: netns is a datetime; write netns = "web""#,
+            r#"vs.toml:13: fdb #1: mac is an integer; write mac = "02:00:00:00:00:01""#,
+            r#"vs.toml:14: fdb #1: port is an array; write port = "web0""#,
+            "vs.toml:15: fdb #1: vlan is a string; write vlan = 0",
+        ],
+    );
+}
+
+#[test]
+fn numbers_out_of_range() {
+    refuses(
+        "[switch]\nageing = -1\nfdb-max = 99999999999999999999999999999999999999999\n[[fdb]]\nvlan = 0x10000\nmac = '02:00:00:00:00:01'\nport = 'a'\n[[port]]\nname = 'a'",
+        &[
+            "vs.toml:2: switch: ageing -1 is out of range; choose 0 to 1000000 seconds (0: nothing is learned)",
+            "vs.toml:3: switch: fdb-max 99999999999999999999999999999999999999999 is out of range; choose 1 to 16777216 addresses",
+            "vs.toml:5: fdb 02:00:00:00:00:01: vlan 0x10000 is out of range; choose 0 to 4094 (0: untagged)",
+        ],
+    );
+    refuses(
+        "[switch]\nageing = 2000000",
+        &[
+            "vs.toml:2: switch: ageing 2000000 is out of range; choose 0 to 1000000 seconds (0: nothing is learned)",
+        ],
+    );
+}
+
+#[test]
+fn what_is_missing() {
+    refuses(
+        "[[port]]\n[[port]]\nname = 'web0'\npeer = 'eth0'\n[[fdb]]\n[[fdb]]\nmac = '02:00:00:00:00:01'\n",
+        &[
+            "vs.toml:1: port #1: name is missing; add the interface's name",
+            "vs.toml:4: port web0: peer without netns; add the netns that it is in, or leave it out",
+            "vs.toml:5: fdb #1: mac is missing; add the station's address",
+            "vs.toml:5: fdb #1: port is missing; add the name of the port behind which the address is",
+            "vs.toml:6: fdb 02:00:00:00:00:01: port is missing; add the name of the port behind which the address is",
+        ],
+    );
+}
+
+#[test]
+fn tables() {
+    refuses(
+        "ageing = 3\nzzz = 1\nport = 'web0'\n[swich]\nageing = 300\n[fdb]\nmac = 'zz'\nport = 'web0'\n",
+        &[
+            "vs.toml:1: file: ageing outside a table; put it under [switch]",
+            r#"vs.toml:2: file: unknown table "zzz"; known are [switch], [[port]], [[fdb]]"#,
+            "vs.toml:3: port: a string where an array of tables should be; write [[port]]",
+            r#"vs.toml:4: file: unknown table "swich"; did you mean [switch]?"#,
+            "vs.toml:6: fdb: a table where an array of tables should be; write [[fdb]]",
+            r#"vs.toml:7: fdb zz: mac "zz" is not a MAC address: it has 1 of 6 bytes; write it like 02:00:00:00:00:01"#,
+            "vs.toml:8: fdb zz: web0 is not a port of this switch; add the port or remove the entry",
+        ],
+    );
+    refuses(
+        "[[switch]]\n[[port]]\nname = 'a'\nx = 1",
+        &[
+            "vs.toml:1: switch: an array where a table should be; write [switch]",
+            r#"vs.toml:4: port a: unknown key "x"; known are name, role, netns, peer, tap, mode, mac, datapath, hairpin, isolated, learning, flood, mcast-flood, bcast-flood"#,
+        ],
+    );
+    refuses("port = [1]", &["vs.toml:1: port: an integer where a table should be; write [[port]]"]);
+}
+
+#[test]
+fn syntax() {
+    refuses("[switch\nageing = 1\n", &["vs.toml:1: TOML: unclosed table; expected `]`"]);
+    refuses("\n\nfoo bar\n", &["vs.toml:3: TOML: key with no value; expected `=`"]);
+    refuses(
+        "[[port]]\nname = 'a'\nname = 'b'\nrole = uplink\nmac = 'zz'\n[[fdb]]\nport = 'b'\n",
+        &[
+            r#"vs.toml:3: TOML: duplicate key "name"; remove one of the two"#,
+            "vs.toml:4: TOML: string values must be quoted; expected literal string",
+            r#"vs.toml:5: port a: mac "zz" is not a MAC address: it has 1 of 6 bytes; write it like 02:00:00:00:00:01"#,
+        ],
+    );
+    refuses(
+        "[[port]]\nname = 'a'\nname = 'b'\nmode = 'vepa'\n",
+        &[
+            r#"vs.toml:3: TOML: duplicate key "name"; remove one of the two"#,
+            "vs.toml:4: port a: mode vepa is not supported yet; use mode bridge",
+        ],
+    );
+}
+
+#[test]
+fn a_problem_of_nothing_in_the_file_has_no_line() {
+    let errors = parse("vs.toml", "", Some("a/b")).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "vs.toml: switch a/b: '/' cannot be in a switch's name; use letters, digits, '-', '_' and '.'"
+    );
+}
+
+#[test]
+fn the_command_and_the_file_name_different_switches() {
+    assert_eq!(parse("x", "[switch]\nname = 'vs1'", Some("vs1")), Ok(SwitchConfig::new("vs1")));
+    let errors = parse("x", "[switch]\nname = 'vs1'", Some("vs0")).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "x:2: switch vs1: the command is for switch vs0; leave the name out on one side"
+    );
+}
