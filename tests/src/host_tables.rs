@@ -117,7 +117,11 @@ impl Tables for HostTables {
         let mut fdb = self.fdb.borrow_mut();
         let room = fdb.len() < self.fdb_max;
         if room {
-            assert_eq!(fdb.insert(key, entry), None, "inserted over an entry: the kernel would keep the old one");
+            assert_eq!(
+                fdb.insert(key, entry),
+                None,
+                "inserted over an entry: the kernel would keep the old one"
+            );
         }
         room
     }

@@ -1,9 +1,12 @@
 //! The specification of vswitch and the tools that prove the switch follows it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
+pub mod cases;
 pub mod fabric;
 pub mod frame;
+pub mod host_tables;
 pub mod lab;
+pub mod model;
 pub mod observe;
 pub mod oracle;
 pub mod require;

@@ -104,33 +104,15 @@ pub struct Outcome {
 impl Model {
     /// One frame enters the switch now.
     pub fn send(&mut self, from: Member, frame: &Frame) -> Outcome {
-        if let Err(reason) = self.admit(from, frame) {
-            return Outcome { receivers: BTreeSet::new(), dropped: Some(reason), fdb_full: false };
-        }
-        let fdb_full = !self.learn(from, frame.src);
-        match self.receivers(from, frame) {
-            Ok(receivers) => Outcome { receivers, dropped: None, fdb_full },
-            Err(reason) => Outcome { receivers: BTreeSet::new(), dropped: Some(reason), fdb_full },
-        }
-    }
-
-    /// What no port may send. The host may: its stack was there before the switch.
-    fn admit(&self, from: Member, frame: &Frame) -> Result<(), &'static str> {
-        let sent_by_port = matches!(from, Member::Port(_));
-        if frame.len < ETHERNET_HEADER {
-            Err("malformed")
-        } else if sent_by_port && !is_station(frame.src) {
-            Err("invalid_source")
-        } else if sent_by_port && frame.dst == PAUSE {
-            Err("pause")
-        } else {
-            Ok(())
-        }
+        let admitted = admit(from, frame);
+        let fdb_full = admitted.is_ok() && !self.learn(from, frame.src);
+        let fate = admitted.and_then(|()| self.receivers(from, frame));
+        Outcome { dropped: fate.as_ref().err().copied(), receivers: fate.unwrap_or_default(), fdb_full }
     }
 
     /// Every member's addresses are learned, the host's too. False if there was no room.
     fn learn(&mut self, from: Member, source: Mac) -> bool {
-        if self.ageing == 0 || !self.port_of(from).learning || !is_station(source) {
+        if self.ageing == 0 || !self.ports[&slot_of(from)].learning || !is_station(source) {
             return true;
         }
         let full = self.fdb.len() >= self.fdb_max;
@@ -169,7 +151,7 @@ impl Model {
     }
 
     /// Behind whom the address is. Past its ageing time, or with its port missing, an entry is no entry.
-    fn find(&self, destination: Mac) -> Option<Member> {
+    pub fn find(&self, destination: Mac) -> Option<Member> {
         let entry = self.fdb.get(&destination)?;
         let alive = match entry.kind {
             Kind::Learned | Kind::Sticky => self.now - entry.seen < self.ageing,
@@ -184,8 +166,7 @@ impl Model {
             (Member::Port(ingress), Member::Host { uplink }) if self.meets_host(ingress) => {
                 return Ok(Receiver::Host { uplink });
             }
-            (Member::Port(_), Member::Host { uplink }) => uplink,
-            (Member::Port(_), Member::Port(port)) => port,
+            (Member::Port(_), Member::Port(out) | Member::Host { uplink: out }) => out,
             (Member::Host { .. }, Member::Port(port)) if self.meets_host(port) => port,
             // Where it would have gone without the switch.
             (Member::Host { uplink }, Member::Port(_) | Member::Host { .. }) => uplink,
@@ -204,19 +185,13 @@ impl Model {
             Member::Host { uplink } if uplink == slot => true,
             Member::Host { .. } => self.meets_host(slot) && (group || port.flood),
         };
-        let mut all: BTreeSet<_> = self
-            .ports
+        let host_wants = matches!(from, Member::Port(ingress) if group && self.meets_host(ingress));
+        self.ports
             .iter()
             .filter(|&(&slot, port)| wants(slot, port) && self.may_leave(from, slot, frame).is_ok())
             .map(|(&slot, _)| Receiver::Port(slot))
-            .collect();
-        if let (Member::Port(ingress), Some(uplink)) = (from, self.host_uplink)
-            && group
-            && self.meets_host(ingress)
-        {
-            all.insert(Receiver::Host { uplink });
-        }
-        all
+            .chain(self.host_uplink.filter(|_| host_wants).map(|uplink| Receiver::Host { uplink }))
+            .collect()
     }
 
     /// The bridge's `should_deliver`, and then its MTU check, which leaves room for one VLAN tag.
@@ -224,12 +199,11 @@ impl Model {
         let egress = &self.ports[&out];
         match from {
             Member::Host { uplink } if uplink == out => return Ok(()),
-            Member::Host { .. } => {}
             Member::Port(ingress) if ingress == out && !egress.hairpin => return Err("same_port"),
             Member::Port(ingress) if self.ports[&ingress].isolated && egress.isolated => {
                 return Err("isolated");
             }
-            Member::Port(_) => {}
+            Member::Port(_) | Member::Host { .. } => {}
         }
         let room = egress.mtu + ETHERNET_HEADER + VLAN_TAG;
         if frame.gso || frame.len <= room { Ok(()) } else { Err("mtu_exceeded") }
@@ -239,9 +213,15 @@ impl Model {
     fn meets_host(&self, slot: u16) -> bool {
         self.host_access || self.ports[&slot].uplink
     }
+}
 
-    fn port_of(&self, member: Member) -> &Port {
-        &self.ports[&slot_of(member)]
+/// What no port may send. The host may: its stack was there before the switch.
+fn admit(from: Member, frame: &Frame) -> Result<(), &'static str> {
+    match from {
+        _ if frame.len < ETHERNET_HEADER => Err("malformed"),
+        Member::Port(_) if !is_station(frame.src) => Err("invalid_source"),
+        Member::Port(_) if frame.dst == PAUSE => Err("pause"),
+        Member::Port(_) | Member::Host { .. } => Ok(()),
     }
 }
 

@@ -1,0 +1,242 @@
+//! Which switches and frames are tried? Generators for the property tests, and a way to print what they made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fmt,
+};
+
+use proptest::{
+    prelude::*,
+    sample::{Index, select},
+    test_runner::{Config, RngSeed, TestRunner},
+};
+use vswitch_ebpf::abi::port_flags;
+
+use crate::{
+    frame::{BROADCAST, MULTICAST, Mac, colons, link_local},
+    host_tables::HostTables,
+    model::{Entry, Frame, Kind, Member, Model, Port},
+};
+
+/// A switch, and what happens to it.
+#[derive(Clone)]
+pub struct Case {
+    pub model: Model,
+    /// Ports that XDP delivers to, and veths whose peer is in another namespace: how, not whether, a frame is delivered.
+    pub xdp: BTreeSet<u16>,
+    pub peer: BTreeSet<u16>,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Time that passes before the frame.
+    pub after: u64,
+    pub from: Member,
+    pub frame: Frame,
+}
+
+/// The most entries that an FDB has room for in any case.
+pub const FDB_MAX: usize = 32;
+
+const MAX_PORTS: u16 = 8;
+const MAX_UPLINKS: usize = 3;
+const START: u64 = 1 << 20;
+
+impl Case {
+    /// The state of the dataplane that this switch is to be.
+    pub fn tables(&self) -> HostTables {
+        let mut tables = HostTables::from(&self.model);
+        for (slot, port) in &mut tables.ports {
+            port.flags |= if self.xdp.contains(slot) { port_flags::XDP } else { 0 };
+            port.flags |= if self.peer.contains(slot) { port_flags::PEER } else { 0 };
+        }
+        tables
+    }
+
+    /// The same case with every time `unit` times as long, and no age within half a unit of a limit: for a clock that
+    /// does not stand still while a test looks.
+    pub fn slowed(mut self, unit: u64) -> Self {
+        let limit = |time: u64| (time * unit).saturating_sub(unit / 2);
+        let model = &mut self.model;
+        model.now *= unit;
+        model.ageing = limit(model.ageing);
+        model.refresh = limit(model.refresh);
+        model.fdb.values_mut().for_each(|entry| entry.seen *= unit);
+        self.steps.iter_mut().for_each(|step| step.after *= unit);
+        self
+    }
+}
+
+/// Tries `cases` cases, always the same ones; more with PROPTEST_CASES, others with PROPTEST_RNG_SEED.
+pub fn runner(cases: u32) -> TestRunner {
+    let from_env = Config::default();
+    let cases = if env::var_os("PROPTEST_CASES").is_some() { from_env.cases } else { cases };
+    let rng_seed =
+        if env::var_os("PROPTEST_RNG_SEED").is_some() { from_env.rng_seed } else { RngSeed::Fixed(2) };
+    TestRunner::new(Config { cases, rng_seed, failure_persistence: None, ..from_env })
+}
+
+/// Any switch with 1 to 8 ports and up to 3 uplinks, and 1 to 20 frames.
+pub fn case() -> impl Strategy<Value = Case> {
+    let ports = prop::collection::vec((port(), rarely(10), rarely(3), rarely(3)), 1..=usize::from(MAX_PORTS));
+    let uplinks = prop::collection::vec(any::<Index>(), 0..=MAX_UPLINKS);
+    let fdb = prop::collection::vec((station(), any::<Index>(), kind(), 0u64..7), 0..8);
+    let room = prop_oneof![3 => Just(FDB_MAX), 1 => 0..3usize];
+    let ageing = select(vec![(0, 1), (1, 1), (4, 2), (4, 1), (1000, 2)]);
+    let settings = (room, ageing, any::<bool>(), any::<Index>());
+    let steps = prop::collection::vec((select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame()), 1..=20);
+    (ports, uplinks, fdb, settings, steps).prop_map(|(ports, uplinks, fdb, settings, steps)| {
+        let slots: Vec<u16> = (1..).take(ports.len()).collect();
+        let uplinks: BTreeSet<u16> = uplinks.iter().map(|uplink| *uplink.get(&slots)).collect();
+        let mut case =
+            Case { model: switch(settings), xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() };
+        for (&slot, (port, missing, xdp, peer)) in slots.iter().zip(ports) {
+            // Frames must come from somewhere: the first port is never missing.
+            if slot == 1 || !missing {
+                case.model.ports.insert(slot, Port { uplink: uplinks.contains(&slot), ..port });
+            }
+            case.xdp.extend(xdp.then_some(slot));
+            case.peer.extend(peer.then_some(slot));
+        }
+        let model = &mut case.model;
+        let senders: Vec<Member> = members(model.ports.keys().copied(), &uplinks)
+            .filter(|member| model.ports.contains_key(&crate::model::slot_of(*member)))
+            .collect();
+        let hosts: Vec<u16> = uplinks.iter().copied().filter(|slot| model.ports.contains_key(slot)).collect();
+        let (_, _, _, host_uplink) = settings;
+        model.host_uplink = (!hosts.is_empty()).then(|| *host_uplink.get(&hosts));
+
+        let places: Vec<Member> = members(slots.iter().copied(), &uplinks).collect();
+        for (mac, place, kind, age) in fdb {
+            let at = *place.get(&places);
+            // A local entry is the host's that neither moves nor ages: the FDB has no other word for either.
+            let kind = match (at, kind) {
+                (Member::Port(_), Kind::Local) => Kind::Learned,
+                (Member::Host { .. }, Kind::StickyStatic) => Kind::Local,
+                (_, kind) => kind,
+            };
+            model.fdb.insert(mac, Entry { at, kind, seen: START - age });
+        }
+        model.fdb_max = model.fdb_max.min(FDB_MAX - model.fdb.len()) + model.fdb.len();
+        case.steps = steps
+            .into_iter()
+            .map(|(after, sender, frame)| Step { after, from: *sender.get(&senders), frame })
+            .collect();
+        case
+    })
+}
+
+fn switch((room, (ageing, refresh), host_access, _): (usize, (u64, u64), bool, Index)) -> Model {
+    Model {
+        ports: BTreeMap::new(),
+        fdb: BTreeMap::new(),
+        fdb_max: room,
+        ageing,
+        refresh,
+        now: START,
+        host_access,
+        host_uplink: None,
+    }
+}
+
+fn members(slots: impl Iterator<Item = u16>, uplinks: &BTreeSet<u16>) -> impl Iterator<Item = Member> {
+    slots.map(Member::Port).chain(uplinks.iter().map(|&uplink| Member::Host { uplink }))
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    let mtu = select(vec![1500, 1500, 1500, 576]);
+    let floods = (mostly(), mostly(), mostly());
+    (mtu, rarely(4), rarely(2), mostly(), floods).prop_map(
+        |(mtu, hairpin, isolated, learning, (flood, mcast_flood, bcast_flood))| Port {
+            uplink: false,
+            mtu,
+            hairpin,
+            isolated,
+            learning,
+            flood,
+            mcast_flood,
+            bcast_flood,
+        },
+    )
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let dst = prop_oneof![
+        10 => station(),
+        2 => Just(BROADCAST),
+        2 => Just(MULTICAST),
+        1 => select(vec![link_local(0), link_local(1), link_local(0xe), link_local(0xf), link_local(0x10)]),
+    ];
+    let src = prop_oneof![24 => station(), 1 => select(vec![[0; 6], MULTICAST, BROADCAST, link_local(0xe)])];
+    let len = select(vec![60, 60, 60, 60, 60, 60, 14, 594, 595, 1518, 1519, 13]);
+    (dst, src, len, rarely(8)).prop_map(|(dst, src, len, gso)| Frame { dst, src, len, gso })
+}
+
+/// So few that most frames meet an entry.
+fn station() -> impl Strategy<Value = Mac> {
+    (1u8..=6).prop_map(|n| [2, 0, 0, 0, 0, n])
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        6 => Just(Kind::Learned),
+        2 => Just(Kind::Static),
+        1 => Just(Kind::Sticky),
+        1 => Just(Kind::StickyStatic),
+        2 => Just(Kind::Local),
+    ]
+}
+
+fn rarely(one_in: u8) -> impl Strategy<Value = bool> {
+    (1..=one_in).prop_map(move |n| n == one_in)
+}
+
+fn mostly() -> impl Strategy<Value = bool> {
+    rarely(4).prop_map(|no| !no)
+}
+
+/// proptest prints a failing case by this.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{:?}", self.model)?;
+        writeln!(f, "  xdp {:?} peer {:?}", self.xdp, self.peer)?;
+        self.steps.iter().enumerate().try_for_each(|(n, step)| writeln!(f, "  frame {n}: {step:?}"))
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { after, from, frame: Frame { dst, src, len, gso } } = self;
+        let gso = if *gso { " gso" } else { "" };
+        write!(f, "+{after} from {from:?}: {} > {} length {len}{gso}", colons(*src), colons(*dst))
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ports, fdb, fdb_max, ageing, refresh, now, host_access, host_uplink } = self;
+        writeln!(
+            f,
+            "switch at {now}: ageing {ageing} refresh {refresh} host access {host_access} host uplink {host_uplink:?}"
+        )?;
+        for (slot, port) in ports {
+            let flags = [
+                (port.uplink, "uplink"),
+                (port.hairpin, "hairpin"),
+                (port.isolated, "isolated"),
+                (!port.learning, "learning-off"),
+                (!port.flood, "flood-off"),
+                (!port.mcast_flood, "mcast-flood-off"),
+                (!port.bcast_flood, "bcast-flood-off"),
+            ];
+            let flags: Vec<_> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+            writeln!(f, "  port {slot}: mtu {} {}", port.mtu, flags.join(" "))?;
+        }
+        for (mac, entry) in fdb {
+            let age = now.saturating_sub(entry.seen);
+            writeln!(f, "  {} at {:?} {:?} age {age}", colons(*mac), entry.at, entry.kind)?;
+        }
+        write!(f, "  room for {fdb_max} entries")
+    }
+}

@@ -1,0 +1,243 @@
+//! Level 1: does the decision do what the specification says? No privileges, no kernel.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use proptest::test_runner::TestCaseError;
+use vswitch_ebpf::verdict::DropReason;
+use vswitch_tests::{
+    cases::{Case, Step, case, runner},
+    frame::{BROADCAST, MULTICAST, Mac, link_local},
+    host_tables::abi_fdb,
+    model::{Entry, Frame, Kind, Member, Model, Outcome, Port, Receiver},
+};
+
+/// How often each kind of outcome was seen.
+type Coverage = BTreeMap<String, u32>;
+
+#[test]
+fn the_decision_is_the_model() {
+    let seen = RefCell::new(Coverage::new());
+    runner(12_000)
+        .run(&case(), |case| in_lock_step(&case, &mut seen.borrow_mut()))
+        .unwrap_or_else(|failure| panic!("{failure}"));
+
+    let seen = seen.into_inner();
+    let reasons = DropReason::ALL.map(|reason| format!("drop {}", reason.name()));
+    let outcomes = ["to a port", "to several ports", "to ports and host", "to the host alone", "to the link"];
+    let states = ["learned", "moved", "refreshed", "fdb full", "reflected", "host to its wire", "aged out"];
+    let wanted = reasons.iter().map(String::as_str).chain(outcomes).chain(states);
+    let rare: Vec<_> = wanted.filter(|name| seen.get(*name).is_none_or(|&count| count < 100)).collect();
+    assert!(rare.is_empty(), "the generated cases hardly show {rare:?}: {seen:#?}");
+    println!("{seen:#?}");
+}
+
+fn in_lock_step(case: &Case, seen: &mut Coverage) -> Result<(), TestCaseError> {
+    let mut model = case.model.clone();
+    let tables = case.tables();
+    for (n, &Step { after, from, ref frame }) in case.steps.iter().enumerate() {
+        model.now += after;
+        tables.now.set(model.now);
+        let before = model.clone();
+        let specified = model.send(from, frame);
+        let decided = tables.outcome(&tables.decide(from, frame));
+        if decided != specified || *tables.fdb.borrow() != abi_fdb(&model) {
+            return Err(TestCaseError::fail(format!(
+                "frame {n}, {:?}, at\n{before:?}\nspecified {specified:?}\ndecided   {decided:?}\nthen\n{model:?}\nand in the tables {:?}",
+                case.steps[n],
+                tables.fdb.borrow()
+            )));
+        }
+        for name in names(&before, &model, from, frame, &specified) {
+            *seen.entry(name).or_default() += 1;
+        }
+    }
+    Ok(())
+}
+
+/// What this step was an example of.
+fn names(before: &Model, after: &Model, from: Member, frame: &Frame, outcome: &Outcome) -> Vec<String> {
+    let ports: Vec<_> = outcome.receivers.iter().filter(|r| matches!(r, Receiver::Port(_))).collect();
+    let host = outcome.receivers.iter().any(|receiver| matches!(receiver, Receiver::Host { .. }));
+    let place = match outcome.dropped {
+        Some(reason) => format!("drop {reason}"),
+        None if outcome.receivers.contains(&Receiver::HostHere) => "to the link".to_owned(),
+        None if ports.is_empty() => "to the host alone".to_owned(),
+        None if host => "to ports and host".to_owned(),
+        None if ports.len() > 1 => "to several ports".to_owned(),
+        None => "to a port".to_owned(),
+    };
+    let taught = match (before.fdb.get(&frame.src), after.fdb.get(&frame.src)) {
+        (None, Some(_)) => "learned",
+        (Some(old), Some(new)) if old.at != new.at => "moved",
+        (Some(old), Some(new)) if old.seen != new.seen => "refreshed",
+        _ => "nothing learned",
+    };
+    let mut names = vec![place, taught.to_owned()];
+    let mut also = |holds: bool, name: &str| names.extend(holds.then(|| name.to_owned()));
+    also(outcome.fdb_full, "fdb full");
+    match from {
+        Member::Port(slot) => also(outcome.receivers.contains(&Receiver::Port(slot)), "reflected"),
+        Member::Host { uplink } => {
+            also(outcome.receivers.contains(&Receiver::Port(uplink)), "host to its wire");
+        }
+    }
+    let aged = before.fdb.get(&frame.dst).is_some_and(|entry| {
+        entry.kind == Kind::Learned && before.ageing > 0 && before.now - entry.seen >= before.ageing
+    });
+    also(aged, "aged out");
+    names
+}
+
+const A: Mac = [2, 0, 0, 0, 0, 0xa];
+const B: Mac = [2, 0, 0, 0, 0, 0xb];
+const HOST: Mac = [2, 0, 0, 0, 0, 0xff];
+
+/// One switch that model and decision share: uplink in slot 1, access ports in 2, 3 and 4, the host's address local.
+struct Bench(Case);
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Model)) -> Self {
+        let port = Port {
+            uplink: false,
+            mtu: 1500,
+            hairpin: false,
+            isolated: false,
+            learning: true,
+            flood: true,
+            mcast_flood: true,
+            bcast_flood: true,
+        };
+        let ports = (1..=4).map(|slot| (slot, Port { uplink: slot == 1, ..port })).collect();
+        let local = Entry { at: Member::Host { uplink: 1 }, kind: Kind::Local, seen: 0 };
+        let mut model = Model {
+            ports,
+            fdb: BTreeMap::from([(HOST, local)]),
+            fdb_max: 100,
+            ageing: 300,
+            refresh: 1,
+            now: 1000,
+            host_access: true,
+            host_uplink: Some(1),
+        };
+        change(&mut model);
+        Self(Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() })
+    }
+
+    /// Adds a frame and asserts what becomes of it, in the model and in the decision.
+    #[track_caller]
+    fn sends(&mut self, from: Member, src: Mac, dst: Mac, expected: Result<&[Receiver], &str>) {
+        self.after(0, from, src, dst, expected);
+    }
+
+    #[track_caller]
+    fn after(&mut self, after: u64, from: Member, src: Mac, dst: Mac, expected: Result<&[Receiver], &str>) {
+        let frame = Frame { dst, src, len: 60, gso: false };
+        let Self(case) = self;
+        case.steps = vec![Step { after, from, frame }];
+        in_lock_step(case, &mut Coverage::new()).unwrap_or_else(|error| panic!("{error}"));
+        case.model.now += after;
+        let outcome = case.model.send(from, &frame);
+        let receivers: Vec<_> = outcome.receivers.into_iter().collect();
+        assert_eq!(outcome.dropped.map_or(Ok(receivers.as_slice()), Err), expected);
+    }
+}
+
+const fn port(slot: u16) -> Member {
+    Member::Port(slot)
+}
+
+const THE_HOST: Member = Member::Host { uplink: 1 };
+const TO_HOST: Receiver = Receiver::Host { uplink: 1 };
+
+use Receiver::Port as To;
+
+#[test]
+fn a_mac_that_moves_is_followed_by_the_very_next_frame() {
+    let mut bench = Bench::new(|_| {});
+    bench.sends(port(2), A, BROADCAST, Ok(&[To(1), To(3), To(4), TO_HOST]));
+    bench.sends(port(3), B, A, Ok(&[To(2)]));
+    bench.sends(port(4), A, B, Ok(&[To(3)]));
+    bench.sends(port(3), B, A, Ok(&[To(4)]));
+}
+
+#[test]
+fn an_entry_stops_forwarding_at_its_ageing_time() {
+    let mut bench = Bench::new(|_| {});
+    bench.sends(port(2), A, BROADCAST, Ok(&[To(1), To(3), To(4), TO_HOST]));
+    bench.after(299, port(3), B, A, Ok(&[To(2)]));
+    bench.after(1, port(3), B, A, Ok(&[To(1), To(2), To(4)]));
+}
+
+#[test]
+fn unknown_unicast_goes_to_ports_with_flood_on_and_never_to_the_host() {
+    let mut bench = Bench::new(|model| model.ports.get_mut(&3).unwrap().flood = false);
+    bench.sends(port(2), A, B, Ok(&[To(1), To(4)]));
+    bench.sends(THE_HOST, HOST, B, Ok(&[To(1), To(2), To(4)]));
+}
+
+#[test]
+fn host_and_ports_reach_each_other() {
+    let mut bench = Bench::new(|model| {
+        for port in model.ports.values_mut() {
+            (port.mcast_flood, port.bcast_flood) = (false, false);
+        }
+    });
+    bench.sends(port(2), A, HOST, Ok(&[TO_HOST]));
+    bench.sends(THE_HOST, HOST, A, Ok(&[To(2)]));
+    // The host's own group frames ignore the ports' flood flags.
+    bench.sends(THE_HOST, HOST, BROADCAST, Ok(&[To(1), To(2), To(3), To(4)]));
+    bench.sends(THE_HOST, HOST, MULTICAST, Ok(&[To(1), To(2), To(3), To(4)]));
+    bench.sends(port(2), A, MULTICAST, Ok(&[TO_HOST]));
+}
+
+#[test]
+fn without_host_access_ports_and_host_meet_on_the_wire_only() {
+    let mut bench = Bench::new(|model| model.host_access = false);
+    bench.sends(port(2), A, HOST, Ok(&[To(1)]));
+    bench.sends(port(2), A, BROADCAST, Ok(&[To(1), To(3), To(4)]));
+    bench.sends(THE_HOST, HOST, A, Ok(&[To(1)]));
+    bench.sends(port(1), B, BROADCAST, Ok(&[To(2), To(3), To(4), TO_HOST]));
+}
+
+#[test]
+fn isolated_ports_exchange_nothing_and_hairpin_reflects() {
+    let mut bench = Bench::new(|model| {
+        for slot in [2, 3] {
+            model.ports.get_mut(&slot).unwrap().isolated = true;
+        }
+        model.ports.get_mut(&4).unwrap().hairpin = true;
+    });
+    bench.sends(port(2), A, BROADCAST, Ok(&[To(1), To(4), TO_HOST]));
+    bench.sends(port(3), B, A, Err("isolated"));
+    bench.sends(port(2), B, A, Err("same_port"));
+    bench.sends(port(4), A, BROADCAST, Ok(&[To(1), To(2), To(3), To(4), TO_HOST]));
+    bench.sends(port(4), B, A, Ok(&[To(4)]));
+}
+
+#[test]
+fn link_local_frames_stay_on_their_link() {
+    let mut bench = Bench::new(|_| {});
+    bench.sends(port(2), A, link_local(0xe), Ok(&[Receiver::HostHere]));
+    bench.sends(port(2), A, link_local(0), Ok(&[Receiver::HostHere]));
+    bench.sends(port(2), B, link_local(1), Err("pause"));
+    bench.sends(THE_HOST, HOST, link_local(1), Ok(&[To(1)]));
+    // The first two taught where A is, the pause frame taught nothing.
+    bench.sends(port(3), HOST, A, Ok(&[To(2)]));
+    bench.sends(port(3), A, B, Ok(&[To(1), To(2), To(4)]));
+}
+
+#[test]
+fn a_local_address_stays_and_a_static_one_moves() {
+    let fixed = Entry { at: port(2), kind: Kind::Static, seen: 0 };
+    let mut bench = Bench::new(|model| {
+        model.fdb.insert(A, fixed);
+    });
+    bench.sends(port(3), B, A, Ok(&[To(2)]));
+    bench.sends(port(4), A, HOST, Ok(&[TO_HOST]));
+    bench.after(10_000, port(3), B, A, Ok(&[To(4)]));
+    bench.sends(port(3), HOST, BROADCAST, Ok(&[To(1), To(2), To(4), TO_HOST]));
+    bench.sends(port(2), B, HOST, Ok(&[TO_HOST]));
+}
