@@ -1,0 +1,105 @@
+//! Are ports shown and changed as the contract says?
+
+use super::*;
+use crate::{config::StaticEntry, view::PortState};
+
+fn ports() -> [PortView; 2] {
+    let nic = PortView {
+        ifname: "nic0".into(),
+        ifindex: Some(2),
+        role: Role::Uplink,
+        mode: Mode::Bridge,
+        state: PortState::Forwarding,
+        datapath: Some(Datapath::Xdp),
+        mac: vec![],
+        hairpin: false,
+        isolated: false,
+        learning: true,
+        flood: true,
+        mcast_flood: true,
+        bcast_flood: true,
+        notes: vec![],
+    };
+    let web = PortView {
+        ifname: "web0".into(),
+        ifindex: None,
+        role: Role::Access,
+        state: PortState::Missing,
+        datapath: None,
+        mac: vec![MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])],
+        isolated: true,
+        flood: false,
+        notes: vec!["its interface is gone".into()],
+        ..nic
+    };
+    [nic, web]
+}
+
+#[test]
+fn the_table_shows_flags_that_are_unusual() {
+    let expected = "\
+IFNAME  INDEX  ROLE    MODE    STATE       DATAPATH  MAC                                  FLAGS
+nic0    2      uplink  bridge  forwarding  xdp
+web0    -      access  bridge  missing     -         02:00:00:00:00:01,02:00:00:00:00:02  isolated on flood off
+    its interface is gone
+";
+    assert_eq!(table(&ports()), expected);
+    assert_eq!(table(&[]), "");
+}
+
+#[test]
+fn json_has_the_keys_of_the_contract() {
+    let expected = concat!(
+        r#"{"ifname":"web0","ifindex":null,"role":"access","mode":"bridge","state":"missing","datapath":null,"#,
+        r#""mac":["02:00:00:00:00:01","02:00:00:00:00:02"],"hairpin":false,"isolated":true,"learning":true,"#,
+        r#""flood":false,"mcast_flood":true,"bcast_flood":true,"notes":["its interface is gone"]}"#,
+    );
+    let [_, web] = ports();
+    assert_eq!(serde_json::to_string(&web).unwrap(), expected);
+}
+
+#[test]
+fn options_change_what_they_name_alone() {
+    let mut port = PortConfig::new("web0");
+    let options = Options {
+        uplink: Some(Switch::On),
+        flood: Some(Switch::Off),
+        datapath: Some(Datapath::Tc),
+        ..Options::default()
+    };
+    options.put(&mut port);
+    let expected =
+        PortConfig { role: Role::Uplink, flood: false, datapath: Datapath::Tc, ..PortConfig::new("web0") };
+    assert_eq!(port, expected);
+    Options { uplink: Some(Switch::Off), ..Options::default() }.put(&mut port);
+    assert_eq!(port.role, Role::Access);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let mut config = SwitchConfig::new("vs0");
+    config.ports.push(PortConfig::new("web0"));
+    let says = |result: Result<()>| result.unwrap_err().to_string();
+    assert_eq!(
+        says(add(&mut config.clone(), PortConfig::new("web0"))),
+        "port web0: is a port of vs0 already; `vswitch port set web0` changes it"
+    );
+    assert_eq!(
+        says(Del { ifname: "web1".into() }.change(&mut config)),
+        "port web1: is not a port of vs0; `vswitch -s vs0 port` lists its ports"
+    );
+    let nothing = Set { ifname: "web0".into(), options: Options::default() };
+    assert!(Usage::is_cause_of(&nothing.check().unwrap_err()));
+    let wrong = add(&mut config, PortConfig::new("a/b")).unwrap_err();
+    assert!(Usage::is_cause_of(&wrong), "{wrong:#}");
+}
+
+#[test]
+fn del_takes_the_static_entries_of_the_port_along() {
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let mut config = SwitchConfig::new("vs0");
+    config.ports.push(PortConfig::new("web0"));
+    config.fdb.push(StaticEntry { mac, vlan: 0, ifname: "web0".into() });
+    Del { ifname: "web0".into() }.change(&mut config).unwrap();
+    assert_eq!(config, SwitchConfig::new("vs0"));
+}
