@@ -1,0 +1,126 @@
+//! Level 2: do the programs in the kernel do what the specification says? `BPF_PROG_TEST_RUN`; needs root, no network.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
+
+mod object;
+mod run;
+
+use std::{cell::RefCell, collections::BTreeMap, fs};
+
+use proptest::test_runner::TestCaseError;
+use vswitch_ebpf::abi::{SWITCHED_MARK, Stamp};
+use vswitch_tests::{
+    cases::{Case, Step, case, runner},
+    host_tables::{abi_fdb, ifindex},
+    model::{Frame, Member},
+    require,
+    require::Need,
+    topo::Netns,
+};
+
+use object::{Object, Program, SLOTS};
+use run::{Run, TC_NEXT};
+
+/// One unit of a case's time, in stamps: two seconds. A run that takes half of it is void.
+const UNIT: Stamp = 2000;
+#[derive(Default)]
+struct Seen {
+    /// How often each program returned what.
+    codes: BTreeMap<(Program, i32), u64>,
+    /// By slot, the frames that floods cloned.
+    clones: BTreeMap<u16, u64>,
+}
+
+#[test]
+fn the_programs_are_the_model() {
+    require!(&needs());
+    in_namespace(|object| {
+        let (object, seen) = (RefCell::new(object), RefCell::new(Seen::default()));
+        runner(2_500)
+            .run(&case(), |case| {
+                in_lock_step(&mut object.borrow_mut(), &case.slowed(UNIT), &mut seen.borrow_mut())
+            })
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        let Seen { codes, clones } = seen.into_inner();
+        println!("codes {codes:?}, clones by port {clones:?}");
+        assert_eq!(codes.len(), 10, "each program ended in each of its ways: {codes:?}");
+        assert_eq!(sent_by_interface(), clones, "frames that left by each port's interface");
+    });
+}
+
+/// A frame that the switch sends out of an uplink passes the uplink's own hook once more, on its way.
+#[test]
+fn a_switched_frame_passes_unseen_and_loses_its_mark() {
+    require!(&needs());
+    in_namespace(|mut object| {
+        let frame = Frame { dst: [2, 0, 0, 0, 0, 1], src: [2, 0, 0, 0, 0, 2], len: 60, gso: false };
+        for program in [Program::Ingress, Program::Egress] {
+            let ran = object.run(program, 1, &frame, SWITCHED_MARK);
+            assert_eq!((ran.code, ran.mark), (TC_NEXT, 0), "{program:?}");
+        }
+        assert!(object.counted().is_empty() && object.fdb().is_empty());
+    });
+}
+
+fn needs() -> Vec<Need> {
+    let object = (!object::path().is_file()).then_some(Need::FileIn(object::VARIABLE));
+    [Need::Root, Need::Btf, Need::Tool("ip"), Need::Tool("nsenter")].into_iter().chain(object).collect()
+}
+
+fn in_namespace(test: impl FnOnce(Object) + Send) {
+    let netns = Netns::new("kernel");
+    // Not dummies: kernels without them exist, and the switch is for veths anyway.
+    netns.ip_all(SLOTS.flat_map(|slot| {
+        let index = ifindex(slot);
+        [
+            format!("link add port{slot} index {index} type veth peer name far{slot}"),
+            format!("link set port{slot} up"),
+            format!("link set far{slot} up"),
+        ]
+    }));
+    netns.run(|| test(Object::load()));
+}
+
+fn in_lock_step(object: &mut Object, case: &Case, seen: &mut Seen) -> Result<(), TestCaseError> {
+    let mut tables = case.tables();
+    let mut model = case.model.clone();
+    object.configure(&tables);
+    for (n, &Step { after, from, frame }) in case.steps.iter().enumerate() {
+        model.now += after;
+        // The kernel refuses to test with less than an Ethernet header.
+        if frame.len < 14 {
+            continue;
+        }
+        tables.fdb = abi_fdb(&model).into();
+        tables.now.set(model.now);
+        let programs: &[Program] = match from {
+            Member::Port(_) => &[Program::Xdp, Program::Ingress],
+            Member::Host { .. } => &[Program::Egress],
+        };
+        let mut next = model.clone();
+        for &program in programs {
+            let run = Run::new(&model, &tables, program, from, frame);
+            let code = run.compare(object, &mut seen.clones).map_err(|difference| {
+                TestCaseError::fail(format!(
+                    "frame {n}, {:?}, by {program:?}, at\n{model:?}\n{difference}\nspecified {:?}",
+                    case.steps[n], run.outcome
+                ))
+            })?;
+            *seen.codes.entry((program, code)).or_default() += 1;
+            next = run.after;
+        }
+        model = next;
+    }
+    Ok(())
+}
+
+/// By slot, how many frames its interface has sent.
+fn sent_by_interface() -> BTreeMap<u16, u64> {
+    // Of the thread's namespace; /proc/net is that of the process.
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let rows = table.lines().filter_map(|line| line.trim().strip_prefix("port")?.split_once(':'));
+    rows.map(|(slot, numbers)| {
+        let sent = numbers.split_whitespace().nth(9).unwrap();
+        (slot.parse().unwrap(), sent.parse().unwrap())
+    })
+    .collect()
+}

@@ -1,0 +1,229 @@
+//! How does a generated switch get into the kernel, and its state out again? The BPF object, its maps, and test runs.
+
+use std::{collections::BTreeMap, env, mem::size_of, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray, xdp::DevMap},
+    programs::{SchedClassifier, Xdp},
+};
+use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Port, STAMP_SHIFT, Settings, Stamp};
+use vswitch_tests::{
+    cases::FDB_MAX,
+    frame::Mac,
+    host_tables::{HostTables, header, ifindex, key},
+    model::Frame,
+};
+
+/// Slots with an interface in the test's namespace.
+pub(crate) const SLOTS: std::ops::RangeInclusive<u16> = 1..=8;
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Wire<T>(T);
+
+// SAFETY: bytemuck::Pod promises what aya::Pod asks for: any bytes are a value, and a value has no padding.
+unsafe impl<T: bytemuck::Pod> Pod for Wire<T> {}
+
+pub(crate) type Fdb = BTreeMap<FdbKey, FdbEntry>;
+
+/// What a program did with a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    /// `skb->mark` afterwards; as it was for XDP.
+    pub(crate) mark: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Program {
+    Ingress,
+    Egress,
+    Xdp,
+}
+
+pub(crate) struct Object {
+    ebpf: Ebpf,
+    settings: Array<MapData, Wire<Settings>>,
+    ports: Array<MapData, Wire<Port>>,
+    fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
+    counters: PerCpuArray<MapData, Wire<Counters>>,
+    counted: BTreeMap<u16, Counters>,
+    /// Entries that take room from the FDB: its size is fixed when the object is loaded.
+    ballast: usize,
+    // Held for the programs; every slot has its interface in it.
+    _devmap: DevMap<MapData>,
+}
+
+/// Names the object under test.
+pub(crate) const VARIABLE: &str = "VSWITCH_BPF_OBJECT";
+
+/// The object that `cargo xtask build` leaves behind.
+pub(crate) fn path() -> PathBuf {
+    env::var_os(VARIABLE).map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/vswitch.o")),
+        PathBuf::from,
+    )
+}
+
+impl Object {
+    /// Loads the object. The interfaces must exist: the devmap takes no other.
+    pub(crate) fn load() -> Self {
+        let path = path();
+        let room = FDB_MAX.try_into().unwrap();
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FDB", room)
+            .load_file(&path)
+            .unwrap_or_else(|error| panic!("load {}: {error:?}", path.display()));
+        for name in [Program::Ingress, Program::Egress].map(Program::name) {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap_or_else(|error| panic!("load {name}: {error}"));
+        }
+        let program: &mut Xdp = ebpf.program_mut(Program::Xdp.name()).unwrap().try_into().unwrap();
+        program.load().unwrap_or_else(|error| panic!("load vswitch_xdp: {error}"));
+
+        let mut take = |name| ebpf.take_map(name).unwrap_or_else(|| panic!("no map {name}"));
+        let mut slots = HashMap::<_, u32, u32>::try_from(take("SLOTS")).unwrap();
+        let mut devmap = DevMap::try_from(take("DEVMAP")).unwrap();
+        for slot in SLOTS {
+            slots.insert(ifindex(slot), u32::from(slot), 0).unwrap();
+            devmap.set(u32::from(slot), ifindex(slot), None, 0).unwrap();
+        }
+        Self {
+            settings: take("SETTINGS").try_into().unwrap(),
+            ports: take("PORTS").try_into().unwrap(),
+            fdb: take("FDB").try_into().unwrap(),
+            counters: take("COUNTERS").try_into().unwrap(),
+            ebpf,
+            counted: BTreeMap::new(),
+            ballast: 0,
+            _devmap: devmap,
+        }
+    }
+
+    /// Makes the kernel's switch the one in `tables`, except for its FDB.
+    pub(crate) fn configure(&mut self, tables: &HostTables) {
+        self.settings.set(0, Wire(tables.settings), 0).unwrap();
+        for slot in SLOTS {
+            let port = tables.ports.get(&slot).copied().unwrap_or_default();
+            self.ports.set(u32::from(slot), Wire(port), 0).unwrap();
+        }
+        self.clear_fdb();
+        let ballast = FDB_MAX - tables.fdb_max;
+        for n in self.ballast..ballast {
+            self.fdb.insert(Wire(key(ballast_mac(n))), Wire(FdbEntry::default()), 0).unwrap();
+        }
+        for n in ballast..self.ballast {
+            self.fdb.remove(&Wire(key(ballast_mac(n)))).unwrap();
+        }
+        self.ballast = ballast;
+    }
+
+    pub(crate) fn set_fdb(&mut self, fdb: &Fdb) {
+        self.clear_fdb();
+        for (&key, &entry) in fdb {
+            self.fdb.insert(Wire(key), Wire(entry), 0).unwrap();
+        }
+    }
+
+    fn clear_fdb(&mut self) {
+        for key in self.fdb().keys() {
+            self.fdb.remove(&Wire(*key)).unwrap();
+        }
+    }
+
+    pub(crate) fn fdb(&self) -> Fdb {
+        let entries = self.fdb.iter().map(Result::unwrap).map(|(Wire(key), Wire(entry))| (key, entry));
+        entries.filter(|(key, _)| key.mac.0[..5] != ballast_mac(0)[..5]).collect()
+    }
+
+    /// By slot, what was counted since the last call; slots that counted nothing are left out.
+    pub(crate) fn counted(&mut self) -> BTreeMap<u16, Counters> {
+        let mut news = BTreeMap::new();
+        for slot in (0..1).chain(SLOTS) {
+            let per_cpu = self.counters.get(&u32::from(slot), 0).unwrap();
+            let total =
+                per_cpu.iter().fold(Counters::default(), |sum, one| combine(&sum, &one.0, u64::wrapping_add));
+            let old = self.counted.insert(slot, total).unwrap_or_default();
+            if total != old {
+                news.insert(slot, combine(&total, &old, u64::wrapping_sub));
+            }
+        }
+        news
+    }
+
+    /// Runs a program on a frame of the port or uplink in `slot`.
+    pub(crate) fn run(&self, program: Program, slot: u16, frame: &Frame, mark: u32) -> Ran {
+        let mut bytes = header(frame).to_vec();
+        bytes.resize(frame.len.try_into().unwrap(), 0);
+        let test = match program {
+            Program::Xdp => {
+                let mut md = [0u32; 6];
+                (md[XDP_DATA_END], md[XDP_INGRESS_IFINDEX]) = (frame.len, ifindex(slot));
+                let xdp: &Xdp = self.ebpf.program(program.name()).unwrap().try_into().unwrap();
+                xdp.test_run(options(&bytes, &md, &mut [])).map(|result| (result, mark))
+            }
+            Program::Ingress | Program::Egress => {
+                let mut skb = [0u32; 48];
+                (skb[SKB_MARK], skb[SKB_IFINDEX]) = (mark, ifindex(slot));
+                if frame.gso {
+                    (skb[SKB_GSO_SEGS], skb[SKB_GSO_SIZE]) = (2, 500);
+                }
+                let mut after = [0u32; 48];
+                let tc: &SchedClassifier = self.ebpf.program(program.name()).unwrap().try_into().unwrap();
+                tc.test_run(options(&bytes, &skb, &mut after)).map(|result| (result, after[SKB_MARK]))
+            }
+        };
+        let (result, mark) = test.unwrap_or_else(|error| panic!("{program:?} on {frame:?}: {error:?}"));
+        Ran { code: result.return_value.cast_signed(), mark }
+    }
+}
+
+impl Program {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "vswitch_in",
+            Self::Egress => "vswitch_out",
+            Self::Xdp => "vswitch_xdp",
+        }
+    }
+}
+
+/// The programs' clock.
+pub(crate) fn now() -> Stamp {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes to the struct, which outlives the call.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    assert_eq!(failed, 0, "CLOCK_MONOTONIC_COARSE");
+    (u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap())
+        >> STAMP_SHIFT
+}
+
+fn options<'a>(bytes: &'a [u8], context: &'a [u32], after: &'a mut [u32]) -> TestRunOptions<'a> {
+    TestRunOptions {
+        data_in: Some(bytes),
+        ctx_in: Some(bytemuck::cast_slice(context)),
+        ctx_out: (!after.is_empty()).then(|| bytemuck::cast_slice_mut(after)),
+        ..TestRunOptions::default()
+    }
+}
+
+fn combine(a: &Counters, b: &Counters, with: fn(u64, u64) -> u64) -> Counters {
+    let mut all = *a;
+    let words: &mut [u64; size_of::<Counters>() / 8] = bytemuck::cast_mut(&mut all);
+    let others: &[u64; size_of::<Counters>() / 8] = bytemuck::cast_ref(b);
+    words.iter_mut().zip(others).for_each(|(word, other)| *word = with(*word, *other));
+    all
+}
+
+fn ballast_mac(n: usize) -> Mac {
+    [6, 0, 0, 0, 0, n.try_into().unwrap()]
+}
+
+// Word offsets in `struct __sk_buff` and `struct xdp_md` (linux/bpf.h).
+const SKB_MARK: usize = 2;
+const SKB_IFINDEX: usize = 10;
+const SKB_GSO_SEGS: usize = 41;
+const SKB_GSO_SIZE: usize = 44;
+const XDP_DATA_END: usize = 1;
+const XDP_INGRESS_IFINDEX: usize = 3;

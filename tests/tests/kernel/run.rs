@@ -1,0 +1,252 @@
+//! What must one program have done with one frame, if it follows the specification: code, mark, counters, FDB.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vswitch_ebpf::{
+    abi::{
+        Counters, FdbEntry, SWITCHED_MARK, Stamp,
+        port_flags::{PEER, UPLINK, XDP},
+    },
+    verdict::DropReason,
+};
+use vswitch_tests::{
+    host_tables::{HostTables, abi_fdb},
+    model::{Frame, Member, Model, Outcome, Receiver, slot_of},
+};
+
+use crate::{
+    UNIT,
+    object::{Fdb, Object, Program, now},
+};
+
+pub(crate) const TC_NEXT: i32 = -1;
+const TC_DROP: i32 = 2;
+const TC_REDIRECT: i32 = 7;
+const XDP_DROP: i32 = 1;
+const XDP_PASS: i32 = 2;
+const XDP_TX: i32 = 3;
+const XDP_REDIRECT: i32 = 4;
+
+/// What the host gave its frame: a fwmark that the wire's qdisc may look at.
+const MARK: u32 = 0x77;
+
+/// Stamps that the clocks may differ by.
+const MARGIN: Stamp = 100;
+
+/// One frame through one program, and what the specification says of it.
+pub(crate) struct Run<'a> {
+    program: Program,
+    from: Member,
+    frame: Frame,
+    tables: &'a HostTables,
+    before: &'a Model,
+    pub(crate) after: Model,
+    pub(crate) outcome: Outcome,
+    /// Whether it is for many.
+    flooded: bool,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        before: &'a Model,
+        tables: &'a HostTables,
+        program: Program,
+        from: Member,
+        mut frame: Frame,
+    ) -> Self {
+        // XDP has no super-frames.
+        frame.gso &= program != Program::Xdp;
+        loop {
+            let mut after = before.clone();
+            let outcome = after.send(from, &frame);
+            let here = Receiver::HostHere;
+            let single = after.find(frame.dst).is_some() || outcome.receivers.contains(&here);
+            let refused = outcome.dropped.is_some_and(|reason| reason != DropReason::NoReceiver.name());
+            let to_link = frame.dst[..5] == [1, 0x80, 0xc2, 0, 0] && frame.dst[5] < 0x10;
+            let flooded = !single && !refused && !to_link;
+            if flooded && frame.gso {
+                // The clones would be cut into segments, which the kernel cannot do to our protocol.
+                frame.gso = false;
+                continue;
+            }
+            return Self { program, from, frame, tables, before, after, outcome, flooded };
+        }
+    }
+
+    /// Runs it, adds the clones to `clones`, and returns the code if all is as specified, or else what is not.
+    pub(crate) fn compare(
+        &self,
+        object: &mut Object,
+        clones: &mut BTreeMap<u16, u64>,
+    ) -> Result<i32, String> {
+        let mark = if self.program == Program::Egress { MARK } else { 0 };
+        let (start, ran, put) = loop {
+            let start = now();
+            let put = self.age(&abi_fdb(self.before), start);
+            object.set_fdb(&put);
+            object.counted();
+            let ran = object.run(self.program, slot_of(self.from), &self.frame, mark);
+            for slot in self.cloned() {
+                *clones.entry(slot).or_default() += 1;
+            }
+            if now() - start < UNIT / 2 - MARGIN {
+                break (start, ran, put);
+            }
+        };
+        let end = now();
+
+        same(
+            "host decision",
+            self.tables.clone().outcome(&self.tables.clone().decide(self.from, &self.frame)),
+            self.outcome.clone(),
+        )?;
+        same("return code", ran.code, self.code())?;
+        same("mark", ran.mark, self.mark(ran.mark))?;
+        let counted = object.counted();
+        same("counters", &counted, &self.counters())?;
+        for (slot, counters) in &counted {
+            let Counters { rx_packets, forwarded, host, drops, .. } = counters;
+            same(
+                &format!("frames of slot {slot}"),
+                *rx_packets,
+                forwarded + host + drops.iter().sum::<u64>(),
+            )?;
+        }
+        let (old, new) = (abi_fdb(self.before), abi_fdb(&self.after));
+        let mut got = object.fdb();
+        for (key, entry) in &mut got {
+            // A stamp that is new in the kernel as in the model.
+            if new.get(key) != old.get(key) && (start..=end).contains(&entry.stamp()) {
+                *entry = FdbEntry::new(entry.slot(), entry.flags(), start);
+            }
+        }
+        let mut wanted = self.age(&new, start);
+        // A stamp that the model left alone must be to the bit what was put there.
+        wanted.extend(put.into_iter().filter(|(key, _)| new.get(key) == old.get(key)));
+        same("FDB", got, wanted)?;
+        Ok(ran.code)
+    }
+
+    /// The entries as old at `now` by the kernel's clock as they are by the model's.
+    fn age(&self, fdb: &Fdb, now: Stamp) -> Fdb {
+        let aged = |entry: &FdbEntry| {
+            let age = self.before.now - entry.stamp();
+            FdbEntry::new(entry.slot(), entry.flags(), now.saturating_sub(age))
+        };
+        fdb.iter().map(|(key, entry)| (*key, aged(entry))).collect()
+    }
+
+    fn ports(&self) -> BTreeSet<u16> {
+        let slot = |receiver: &Receiver| match receiver {
+            Receiver::Port(slot) => Some(*slot),
+            Receiver::Host { .. } | Receiver::HostHere => None,
+        };
+        self.outcome.receivers.iter().filter_map(slot).collect()
+    }
+
+    fn host(&self) -> Option<u16> {
+        self.outcome.receivers.iter().find_map(|receiver| match receiver {
+            Receiver::Host { uplink } => Some(*uplink),
+            Receiver::HostHere => Some(slot_of(self.from)),
+            Receiver::Port(_) => None,
+        })
+    }
+
+    /// What XDP leaves to tc, which decides and counts.
+    fn left_to_tc(&self) -> bool {
+        let xdp = |slot: &u16| self.tables.ports[slot].flags & XDP != 0;
+        let forwarded = self.outcome.dropped.is_none() && self.host().is_none();
+        self.program == Program::Xdp
+            && (self.flooded || self.host().is_some() || forwarded && !self.ports().iter().all(xdp))
+    }
+
+    fn code(&self) -> i32 {
+        let ports = self.ports();
+        let own = slot_of(self.from);
+        match self.program {
+            Program::Xdp if self.left_to_tc() => XDP_PASS,
+            Program::Xdp if self.outcome.dropped.is_some() => XDP_DROP,
+            Program::Xdp if ports.contains(&own) => XDP_TX,
+            Program::Xdp => XDP_REDIRECT,
+            Program::Ingress | Program::Egress if self.outcome.dropped.is_some() => TC_DROP,
+            // The frame itself goes to the host or out of the host's wire, where it was going.
+            Program::Ingress if self.host() == Some(own) => TC_NEXT,
+            Program::Egress if ports.contains(&own) => TC_NEXT,
+            Program::Ingress | Program::Egress => TC_REDIRECT,
+        }
+    }
+
+    /// The mark that the frame must have, given that on some ways nobody looks at it.
+    fn mark(&self, found: u32) -> u32 {
+        if self.program == Program::Xdp || self.outcome.dropped.is_some() {
+            return found;
+        }
+        match self.code() {
+            TC_NEXT if self.program == Program::Egress => MARK,
+            TC_NEXT => 0,
+            // It will meet the hook of the host's uplink, or of the uplink that it leaves by.
+            _ if self.host().is_some() => SWITCHED_MARK,
+            _ => {
+                let flags = self.tables.ports[self.ports().last().unwrap()].flags;
+                let by_peer = flags & PEER != 0 && !self.flooded && self.program == Program::Ingress;
+                match (by_peer, flags & UPLINK != 0) {
+                    (true, _) => found,
+                    (false, true) => SWITCHED_MARK,
+                    (false, false) => 0,
+                }
+            }
+        }
+    }
+
+    /// By slot, what this frame adds.
+    fn counters(&self) -> BTreeMap<u16, Counters> {
+        let mut all = BTreeMap::<u16, Counters>::new();
+        if self.left_to_tc() {
+            return all;
+        }
+        let len = u64::from(self.frame.len);
+        let ports = self.ports();
+        let sender = match self.from {
+            Member::Port(slot) => slot,
+            Member::Host { .. } => 0,
+        };
+        let host = self.host().map(|_| 0);
+        for &slot in ports.iter().chain(&host) {
+            let counters = all.entry(slot).or_default();
+            (counters.tx_packets, counters.tx_bytes) = (1, len);
+        }
+        let counters = all.entry(sender).or_default();
+        (counters.rx_packets, counters.rx_bytes) = (1, len);
+        counters.fdb_full = u64::from(self.outcome.fdb_full);
+        match self.outcome.dropped {
+            Some(name) => {
+                let reason = DropReason::ALL.iter().position(|reason| reason.name() == name).unwrap();
+                counters.drops[reason] = 1;
+            }
+            None if ports.is_empty() => counters.host = 1,
+            None => counters.forwarded = 1,
+        }
+        all
+    }
+
+    /// The ports that had a copy. A test run ends before the redirection of the frame itself, which the host or else
+    /// the last port has.
+    fn cloned(&self) -> BTreeSet<u16> {
+        let mut ports = self.ports();
+        match self.from {
+            _ if !self.flooded || self.program == Program::Xdp => ports.clear(),
+            Member::Host { uplink } => {
+                ports.remove(&uplink);
+            }
+            Member::Port(_) if self.host().is_none() => {
+                ports.pop_last();
+            }
+            Member::Port(_) => {}
+        }
+        ports
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<(), String> {
+    if got == wanted { Ok(()) } else { Err(format!("{what}: got {got:?}, wanted {wanted:?}")) }
+}
