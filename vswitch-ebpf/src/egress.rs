@@ -16,17 +16,18 @@ pub fn egress(settings: &Settings, ingress: &Ingress, destination: Destination, 
         Destination::Port(_, port) if ingress.from_host && !policy::reaches_host(&port, settings) => {
             out_of_the_wire
         }
-        Destination::Port(slot, port) => match policy::may_reach(ingress, slot, &port, wire_len) {
-            Ok(()) => Verdict::forward(Target::new(slot, &port)),
-            Err(reason) => Verdict::drop(reason),
-        },
         // The host talking to an address of its own: where it would have gone without the switch.
         Destination::Host(..) | Destination::LinkLocal if ingress.from_host => out_of_the_wire,
         Destination::Host(uplink, port) if policy::reaches_host(&ingress.port, settings) => {
             Verdict::host(Target::new(uplink, &port))
         }
         // Without host access a port's frames for the host leave by the uplink, as macvlan's do.
-        Destination::Host(uplink, port) => Verdict::forward(Target::new(uplink, &port)),
+        Destination::Port(slot, port) | Destination::Host(slot, port) => {
+            match policy::may_reach(ingress, slot, &port, wire_len) {
+                Ok(()) => Verdict::forward(Target::new(slot, &port)),
+                Err(reason) => Verdict::drop(reason),
+            }
+        }
         Destination::LinkLocal => Verdict::host_here(),
         Destination::Many(kind) => Verdict::flood(kind),
     }

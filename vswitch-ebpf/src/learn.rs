@@ -9,7 +9,8 @@ use crate::{
 /// Learns, moves or refreshes the entry of a frame's source address. Returns false if the FDB had no room for it.
 ///
 /// As the bridge's `br_fdb_update`: an entry moves to the port that the address was last seen on and keeps its kind;
-/// an address of the host stays, and the frame is forwarded all the same.
+/// a sticky one stays where it is and is renewed; an address of the host does not change. The frame is forwarded all
+/// the same.
 #[inline(always)]
 pub fn learn(tables: &impl Tables, settings: &Settings, ingress: &Ingress, source: FdbKey) -> bool {
     if settings.ageing == 0 || ingress.port.flags & port_flags::LEARNING == 0 || !source.mac.is_station() {
@@ -20,13 +21,15 @@ pub fn learn(tables: &impl Tables, settings: &Settings, ingress: &Ingress, sourc
     let Some(entry) = tables.fdb(source) else {
         return tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
     };
-    if entry.has(fdb_flags::STICKY) {
+    if entry.flags() & fdb_flags::LOCAL == fdb_flags::LOCAL {
         return true;
     }
-    let moved = entry.slot() != ingress.slot || entry.flags() & fdb_flags::HOST != host;
-    if moved || entry.age(now) >= u64::from(settings.refresh) {
+    let elsewhere = entry.slot() != ingress.slot || entry.flags() & fdb_flags::HOST != host;
+    if elsewhere && !entry.has(fdb_flags::STICKY) {
         let kind = entry.flags() & !fdb_flags::HOST;
         tables.fdb_update(source, FdbEntry::new(ingress.slot, kind | host, now));
+    } else if entry.age(now) >= u64::from(settings.refresh) {
+        tables.fdb_update(source, FdbEntry::new(entry.slot(), entry.flags(), now));
     }
     true
 }

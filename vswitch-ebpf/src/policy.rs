@@ -10,19 +10,18 @@ use crate::{
 /// Whether a frame from `ingress` may go to the port in `slot`, the only one that it is for.
 #[inline(always)]
 pub fn may_reach(ingress: &Ingress, slot: u16, port: &Port, wire_len: u32) -> Result<(), DropReason> {
-    if !fits(port, wire_len) {
-        return Err(DropReason::MtuExceeded);
-    }
-    if ingress.from_host {
+    if !ingress.from_host {
+        if slot == ingress.slot && port.flags & port_flags::HAIRPIN == 0 {
+            return Err(DropReason::SamePort);
+        }
+        if ingress.port.flags & port.flags & port_flags::ISOLATED != 0 {
+            return Err(DropReason::Isolated);
+        }
+    } else if slot == ingress.slot {
+        // Out of its own wire the host sends what it could send without the switch.
         return Ok(());
     }
-    if slot == ingress.slot && port.flags & port_flags::HAIRPIN == 0 {
-        return Err(DropReason::SamePort);
-    }
-    if ingress.port.flags & port.flags & port_flags::ISOLATED != 0 {
-        return Err(DropReason::Isolated);
-    }
-    Ok(())
+    if fits(port, wire_len) { Ok(()) } else { Err(DropReason::MtuExceeded) }
 }
 
 /// A frame for many, as each port is asked whether it may have it.
