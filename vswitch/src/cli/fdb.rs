@@ -5,8 +5,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use vswitch_ebpf::frame::MacAddr;
 
-use super::{Session, port::not_a_port, table::Table, value};
+use super::{Session, port::not_a_port, table::Table, usage, value};
 use crate::{
+    config::{DEFAULT_SWITCH, PortConfig, StaticEntry, SwitchConfig},
     control,
     view::{FdbView, HOST},
 };
@@ -122,6 +123,7 @@ impl Fdb {
             Verb::Show(args) => args.run(session).await,
             Verb::Get(args) => args.run(session).await,
             Verb::Add(Add { mac, ifname, is_static, vlan }) => {
+                check(mac, vlan, &ifname)?;
                 control::fdb_add(&session.scope, mac, vlan, &ifname, is_static).await?;
                 session.print_done(&format!("fdb add {mac} {ifname}"))
             }
@@ -135,6 +137,14 @@ impl Fdb {
             }
         }
     }
+}
+
+/// Holds an entry against the rules of the configuration, where it will be if it is static.
+fn check(mac: MacAddr, vlan: u16, ifname: &str) -> Result<()> {
+    let mut config = SwitchConfig::new(DEFAULT_SWITCH);
+    config.ports.push(PortConfig::new(ifname));
+    config.fdb.push(StaticEntry { mac, vlan, ifname: ifname.to_owned() });
+    usage::check(&config)
 }
 
 impl Show {
@@ -209,6 +219,14 @@ mod tests {
 02:00:00:00:00:03  dev host       vlan 7  local
 ";
         assert_eq!(table(&entries()), expected);
+    }
+
+    #[test]
+    fn an_entry_keeps_to_the_rules() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        assert!(check(mac, 0, "web0").is_ok());
+        assert!(usage::Usage::is_cause_of(&check(mac, 0, "a/b").unwrap_err()));
+        assert!(usage::Usage::is_cause_of(&check(MacAddr::BROADCAST, 0, "web0").unwrap_err()));
     }
 
     #[test]

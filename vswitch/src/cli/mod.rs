@@ -23,6 +23,9 @@ use vswitch_ebpf::abi::ABI_VERSION;
 pub use self::{output::ReaderGone, usage::Usage};
 use crate::{config::DEFAULT_SWITCH, control::Scope, view::BUILD};
 
+/// Heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// A switch for Linux whose whole forwarding path is eBPF
 #[derive(Debug, Parser)]
 #[command(
@@ -44,10 +47,11 @@ EXAMPLES
 )]
 pub struct Cli {
     /// The switch to work on [default: vs0]
-    #[arg(short, long, global = true, value_name = "SWITCH", value_parser = value::switch_name)]
+    #[arg(short, long, global = true, value_name = "SWITCH", value_parser = value::switch_name, help_heading = EVERYWHERE)]
     switch: Option<String>,
-    /// Work in this network namespace, as `ip -n`; --netns before the command
-    #[arg(short = 'n', global = true, value_name = "NETNS", id = "in_netns")]
+    // The long form is not global: `port add --netns` means the far end's namespace.
+    /// Work in this network namespace, as `ip -n`
+    #[arg(short = 'n', global = true, value_name = "NETNS", id = "in_netns", help_heading = EVERYWHERE)]
     netns: Option<String>,
     #[arg(
         long = "netns",
@@ -58,7 +62,7 @@ pub struct Cli {
     )]
     long_netns: Option<String>,
     /// Print JSON: an array of objects
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     #[command(subcommand)]
     command: Command,

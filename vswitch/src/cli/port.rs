@@ -24,7 +24,7 @@ use crate::{
 EXAMPLES
   vswitch port                                    all ports (show is the default verb)
   vswitch port add web1 --netns web1              a veth pair: web1 here, eth0 in the namespace web1
-  vswitch port add vm1 --tap --isolated on        a tap that exchanges nothing with other isolated ports
+  vswitch port add vm1 --tap --isolated on        a tap, apart from other isolated ports
   vswitch port set web1 --flood off               no unknown unicast for web1
   vswitch port del web1"
 )]
