@@ -8,7 +8,8 @@ use toml::{
 };
 
 use super::{
-    validate::{At, ConfigProblem, Part, out_of_range},
+    problem::{At, ConfigProblem, Part},
+    validate::out_of_range,
     words::closest,
 };
 

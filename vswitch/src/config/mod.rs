@@ -7,15 +7,16 @@ pub mod mac;
 pub mod names;
 pub mod parse;
 pub mod print;
+mod problem;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod validate;
 pub mod words;
 
 use vswitch_ebpf::{abi, frame::MacAddr};
 
 pub use parse::{ConfigError, ConfigErrors, parse};
-pub use validate::ConfigProblem;
+pub use problem::{At, ConfigProblem, ConfigProblems, Part};
 
 /// A whole switch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::{
     DEFAULT_AGEING, DEFAULT_PEER, DEFAULT_SWITCH, FarEnd, PORT_FLAGS, PortConfig, StaticEntry, SwitchConfig,
     document::{Document, Section, a, header},
     mac::parse_mac,
-    validate::Part,
+    problem::{Part, lines},
     words::{Word, closest},
 };
 
@@ -53,10 +53,7 @@ pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
-            write!(f, "{}{error}", if index == 0 { "" } else { "\n" })?;
-        }
-        Ok(())
+        lines(f, &self.0)
     }
 }
 
@@ -87,9 +84,9 @@ pub(super) fn read(document: &mut Document<'_>, switch: Option<&str>) -> SwitchC
     document.whole = syntax.iter().all(|error| error.message() == DUPLICATE);
     let config = read_tables(document, table.get_ref(), switch);
     syntax.sort_by_key(start);
-    let lines: BTreeSet<usize> = syntax.iter().map(|error| document.line(start(error))).collect();
+    let broken: BTreeSet<usize> = syntax.iter().map(|error| document.line(start(error))).collect();
     // What the recovery made of a broken line is not worth a second message.
-    document.errors.retain(|(line, _)| line.is_none_or(|line| !lines.contains(&line)));
+    document.errors.retain(|(line, _)| line.is_none_or(|line| !broken.contains(&line)));
     let mut last = 0;
     for error in syntax {
         let line = document.line(start(&error));

@@ -1,9 +1,6 @@
 //! Is this a switch that can be made? The one table of rules, for files and for command lines.
 
-use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    fmt,
-};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use vswitch_ebpf::{abi::MAX_PORTS, frame::MacAddr};
 
@@ -11,6 +8,7 @@ use super::{
     FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig,
     mac::check_station,
     names::{check_ifname, check_netns, check_switch_name},
+    problem::{At, ConfigProblem, ConfigProblems, Part},
 };
 
 /// Ports of a switch at most: slot 0 is the host's.
@@ -24,45 +22,6 @@ pub const MAX_FDB: u32 = 1 << 24;
 
 /// VLAN identifiers end here (802.1Q: 4095 is reserved).
 pub const MAX_VLAN: u16 = 4094;
-
-/// A part of the configuration, in the words of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// `[switch]`.
-    Switch,
-    /// The n-th `[[port]]`, from 0.
-    Port(usize),
-    /// The n-th `[[fdb]]`, from 0.
-    Fdb(usize),
-}
-
-/// Where a problem is: a key of a part, and which of its values, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct At {
-    /// The table.
-    pub part: Part,
-    /// The key in it.
-    pub key: &'static str,
-    /// Which value of a list.
-    pub item: usize,
-}
-
-/// One thing that is wrong with a configuration. Displays as `object: cause; remedy`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// Where it is.
-    pub at: At,
-    /// The switch, port or FDB entry.
-    pub object: String,
-    /// Cause and remedy.
-    pub what: String,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.object, self.what)
-    }
-}
 
 impl SwitchConfig {
     /// Everything that is wrong with it.
@@ -78,6 +37,12 @@ impl SwitchConfig {
         check.unique_interfaces(&self.ports);
         check.unique_addresses(self);
         check.found
+    }
+
+    /// [`SwitchConfig::validate`] for who cannot go on with a wrong one.
+    pub fn check(&self) -> Result<(), ConfigProblems> {
+        let problems = self.validate();
+        if problems.is_empty() { Ok(()) } else { Err(ConfigProblems(problems)) }
     }
 }
 
