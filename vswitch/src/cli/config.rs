@@ -40,7 +40,7 @@ pub(super) struct Apply {
 Every mistake is reported at once, one a line, with its place in the file.
 
 EXAMPLES
-  vswitch check /etc/vswitch.toml && systemctl reload vswitch")]
+  vswitch check /etc/vswitch.toml && vswitch apply /etc/vswitch.toml")]
 pub(super) struct Check {
     /// The switch as it shall be; `-`: stdin
     file: PathBuf,

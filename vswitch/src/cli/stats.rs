@@ -2,10 +2,11 @@
 
 use std::{
     io::{self, IsTerminal as _},
+    pin::pin,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -65,11 +66,13 @@ impl Stats {
     async fn watch(&self, session: &Session, seconds: u32) -> Result<()> {
         let mut ticks = interval(Duration::from_secs(seconds.into()));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One listener for all rounds: a Ctrl-C while counters are read is not lost.
+        let mut stopped = pin!(tokio::signal::ctrl_c());
         let mut before: Option<Sample> = None;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                stopped = tokio::signal::ctrl_c() => return Ok(stopped?),
+                stopped = &mut stopped => return stopped.context("wait for Ctrl-C"),
             }
             let now = Sample { at: Instant::now(), rows: self.read(session).await? };
             if session.json {
