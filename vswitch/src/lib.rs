@@ -2,8 +2,18 @@
 //!
 //! The configuration's path: `cli` or TOML -> `config` -> `plan` -> `apply` -> `dataplane`.
 
+pub mod cli;
 pub mod config;
+pub mod plan;
+
+mod apply;
+mod attach;
 pub mod dataplane;
 pub mod net;
-pub mod plan;
+
+pub mod control;
+mod controller;
+mod inspect;
+mod lock;
+mod packet_log;
 pub mod view;

@@ -3,6 +3,7 @@
 mod build;
 mod cargo;
 mod ci;
+mod demo;
 mod packages;
 mod probe;
 mod route;
@@ -28,6 +29,8 @@ enum Command {
     Setup(setup::Args),
     /// Build the BPF object and the binary that carries it, target/release/vswitch
     Build(build::Args),
+    /// Watch hosts in namespaces talk through a switch; as root
+    Demo,
     /// Run the tests: host, kernel, namespaces (the last two as root)
     Test(test::Args),
     /// Everything that must pass before a change is taken: format, lints, all tests
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Demo => demo::run(),
         Command::Test(args) => test::run(&args),
         Command::Ci => ci::run(),
     };

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use vswitch_ebpf::frame::MacAddr;
 
-use super::{Session, port::not_a_port, table::Table, usage, value};
+use super::{Session, port::not_a_port, table::Table, value};
 use crate::{
     config::{DEFAULT_SWITCH, PortConfig, StaticEntry, SwitchConfig},
     control,
@@ -144,7 +144,7 @@ fn check(mac: MacAddr, vlan: u16, ifname: &str) -> Result<()> {
     let mut config = SwitchConfig::new(DEFAULT_SWITCH);
     config.ports.push(PortConfig::new(ifname));
     config.fdb.push(StaticEntry { mac, vlan, ifname: ifname.to_owned() });
-    usage::check(&config)
+    Ok(config.check()?)
 }
 
 impl Show {
@@ -194,7 +194,7 @@ fn table(entries: &[FdbView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::FdbKind;
+    use crate::{cli::Usage, view::FdbKind};
 
     fn entries() -> [FdbView; 3] {
         let entry = |last, ifname: &str, kind, age| FdbView {
@@ -225,8 +225,8 @@ mod tests {
     fn an_entry_keeps_to_the_rules() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
         assert!(check(mac, 0, "web0").is_ok());
-        assert!(usage::Usage::is_cause_of(&check(mac, 0, "a/b").unwrap_err()));
-        assert!(usage::Usage::is_cause_of(&check(MacAddr::BROADCAST, 0, "web0").unwrap_err()));
+        assert!(Usage::is_cause_of(&check(mac, 0, "a/b").unwrap_err()));
+        assert!(Usage::is_cause_of(&check(MacAddr::BROADCAST, 0, "web0").unwrap_err()));
     }
 
     #[test]

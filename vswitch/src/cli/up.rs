@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::{Session, usage, value::Switch};
+use super::{Session, value::Switch};
 use crate::{
     config::{DEFAULT_AGEING, PortConfig, Role, SwitchConfig},
     control,
@@ -50,7 +50,7 @@ pub(super) struct Down {}
 impl Up {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
         let config = self.config(&session.scope.switch);
-        usage::check(&config)?;
+        config.check()?;
         session.print_report(&control::up(&session.scope, config).await?)
     }
 

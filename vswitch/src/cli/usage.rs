@@ -2,9 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use anyhow::Result;
-
-use crate::config::{ConfigErrors, SwitchConfig};
+use crate::config::{ConfigErrors, validate::ConfigProblems};
 
 /// What the user asks for makes no sense: a line for each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +25,9 @@ impl Usage {
 
     /// Whether `error` comes down to what the user asked for or configured.
     pub fn is_cause_of(error: &anyhow::Error) -> bool {
-        error.chain().any(|cause| cause.is::<Self>() || cause.is::<ConfigErrors>())
+        error
+            .chain()
+            .any(|cause| cause.is::<Self>() || cause.is::<ConfigErrors>() || cause.is::<ConfigProblems>())
     }
 }
 
@@ -38,9 +38,3 @@ impl fmt::Display for Usage {
 }
 
 impl Error for Usage {}
-
-/// Refuses what cannot be a switch.
-pub(super) fn check(config: &SwitchConfig) -> Result<()> {
-    let problems: Vec<_> = config.validate().iter().map(ToString::to_string).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Usage::new(problems.join("\n")).into()) }
-}

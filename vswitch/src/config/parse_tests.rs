@@ -1,7 +1,12 @@
 //! Is every error of a file reported, at its line, and once?
 
+use proptest::{prelude::*, sample::Index};
+
 use super::*;
-use crate::config::{Datapath, Mode, Role, samples::station};
+use crate::config::{
+    Datapath, Mode, Role,
+    samples::{OFFICE, station},
+};
 
 #[track_caller]
 fn refuses(text: &str, expected: &[&str]) {
@@ -240,4 +245,25 @@ fn the_command_and_the_file_name_different_switches() {
         errors.to_string(),
         "x:2: switch vs1: the command is for switch vs0; leave the name out on one side"
     );
+}
+
+proptest! {
+    /// A file with a hole or with something in it that does not belong there is a switch or has errors, each one line.
+    #[test]
+    fn a_damaged_file_has_lines_of_errors(at in any::<Index>(), hole in 0..4usize, filling in "[\\PC\n\"]{0,3}") {
+        let at = at.index(OFFICE.len());
+        let end = (at + hole).min(OFFICE.len());
+        let text = format!("{}{filling}{}", &OFFICE[..at], &OFFICE[end..]);
+        let last = text.lines().count();
+        match parse("x", &text, None) {
+            Ok(config) => prop_assert_eq!(config.validate(), []),
+            Err(ConfigErrors(errors)) => {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    prop_assert!(!error.what.contains('\n'), "{error:?}");
+                    prop_assert!(error.line.is_none_or(|line| (1..=last.max(1) + 1).contains(&line)), "{error:?}");
+                }
+            }
+        }
+    }
 }

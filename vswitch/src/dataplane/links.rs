@@ -4,9 +4,10 @@ use std::{fs, io, path::PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
+    Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::FdLink,
+        links::{FdLink, PinnedLink},
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
         xdp::XdpLink,
     },
@@ -15,11 +16,11 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 
-use super::pins::Pins;
+use super::{pins::Pins, sys};
 
 /// A place where one of the switch's programs sees a port's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// What arrives, in the driver.
     Xdp,
     /// What arrives, as generic XDP.
@@ -36,7 +37,7 @@ const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x5653);
 
 impl Hook {
     /// The name of its program in the object, and of the program's pin.
-    pub const fn program(self) -> &'static str {
+    pub(crate) const fn program(self) -> &'static str {
         match self {
             Self::Xdp | Self::XdpGeneric => "vswitch_xdp",
             Self::In => "vswitch_in",
@@ -98,12 +99,35 @@ fn tcx() -> bool {
 }
 
 fn remove(pin: &PathBuf) -> Result<()> {
+    // A link whose interface is gone cannot be detached and need not be.
+    let _gone = sys::detach_link(pin);
     match fs::remove_file(pin) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => {
             Err(err).with_context(|| format!("remove {}", pin.display()))
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Replaces the program behind a pinned link, without a frame passing in between.
+pub(crate) fn replace(pins: &Pins, slot: u16, hook: Hook, ebpf: &mut Ebpf) -> Result<()> {
+    let pin = hook.pin(pins, slot);
+    let program =
+        ebpf.program_mut(hook.program()).ok_or_else(|| anyhow!("program {}: not loaded", hook.program()))?;
+    let link = FdLink::from(PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?);
+    // The returned links are closed when the object is dropped; the pins keep them.
+    if hook.tc().is_some() {
+        let program: &mut SchedClassifier = program.try_into()?;
+        program
+            .attach_to_link(link.try_into()?)
+            .with_context(|| format!("replace the program at {}", pin.display()))?;
+    } else {
+        let program: &mut Xdp = program.try_into()?;
+        program
+            .attach_to_link(link.try_into()?)
+            .with_context(|| format!("replace the program at {}", pin.display()))?;
+    }
+    Ok(())
 }
 
 fn attach_xdp(program: &PathBuf, ifname: &str, hook: Hook) -> Result<FdLink> {

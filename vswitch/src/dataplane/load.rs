@@ -11,6 +11,8 @@ use super::{maps, pins::Pins};
 /// The dataplane, as `cargo xtask build` compiled it; empty in a host-only build.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vswitch.o"));
 
+const PROGRAMS: [&str; 3] = ["vswitch_xdp", "vswitch_in", "vswitch_out"];
+
 /// Loads the object: new maps, and new programs that use them. Pins both.
 pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<()> {
     let mut loader = EbpfLoader::new();
@@ -52,8 +54,20 @@ fn load(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
     Ok(ebpf)
 }
 
+/// Lets the pins of the programs, from which ports are attached, name these ones.
+pub(super) fn repin_programs(pins: &Pins, ebpf: &mut aya::Ebpf) -> Result<()> {
+    for name in PROGRAMS {
+        let pin = pins.program(name);
+        let fresh = pins.program(&format!("new-{name}"));
+        program(ebpf, name)?.pin(&fresh).with_context(|| format!("pin program {name}"))?;
+        std::fs::rename(&fresh, &pin)
+            .with_context(|| format!("rename {} to {}", fresh.display(), pin.display()))?;
+    }
+    Ok(())
+}
+
 fn pin_programs(pins: &Pins, ebpf: &mut aya::Ebpf) -> Result<()> {
-    for name in ["vswitch_xdp", "vswitch_in", "vswitch_out"] {
+    for name in PROGRAMS {
         program(ebpf, name)?.pin(pins.program(name)).with_context(|| format!("pin program {name}"))?;
     }
     Ok(())

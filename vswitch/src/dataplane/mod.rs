@@ -4,6 +4,7 @@ pub(crate) mod links;
 mod load;
 pub(crate) mod maps;
 pub mod pins;
+pub(crate) mod state;
 mod sys;
 
 use std::io;
@@ -102,6 +103,12 @@ impl Dataplane {
         Ok(Self { name: name.to_owned(), pins, maps })
     }
 
+    /// Whether a map of the switch is missing or not this build's, so that it can only be removed.
+    pub fn is_damaged(pins: &Pins) -> bool {
+        Maps::open(pins, Access::Write)
+            .is_err_and(|err| refusal(&err) != Some(io::ErrorKind::PermissionDenied))
+    }
+
     /// The time, as the dataplane stamps entries.
     pub fn now() -> Stamp {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -125,6 +132,11 @@ impl Dataplane {
     /// Loads the object's programs anew for this switch's maps.
     pub(crate) fn load_again(&self, log_packets: bool) -> Result<aya::Ebpf> {
         load::load_again(&self.pins, self.maps.fdb_max(), log_packets).context("load the dataplane")
+    }
+
+    /// Makes these programs the ones that new ports are attached with.
+    pub(crate) fn repin_programs(&self, ebpf: &mut aya::Ebpf) -> Result<()> {
+        load::repin_programs(&self.pins, ebpf)
     }
 }
 

@@ -15,6 +15,7 @@ use bytemuck::Pod;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_F_RDONLY: u32 = 1 << 3;
 
 /// `union bpf_attr` for BPF_OBJ_GET.
@@ -50,12 +51,24 @@ struct MapBatch {
 
 /// Opens a pinned map for look-ups alone: its mode need not allow more.
 pub(super) fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
+    open(path, BPF_F_RDONLY)
+}
+
+fn open(path: &Path, file_flags: u32) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: BPF_F_RDONLY };
+    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags };
     // SAFETY: `attr` is laid out as the kernel's for this command, and the string that it points to outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches a pinned link now. Removing its pin alone would leave that to a work queue.
+pub(super) fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open(path, 0)?;
+    let mut link_fd = link.as_raw_fd();
+    // SAFETY: for this command the kernel's `attr` is the link's descriptor alone, which `link` holds open.
+    unsafe { bpf(BPF_LINK_DETACH, &mut link_fd) }.map(|_| ())
 }
 
 /// Removes an element; that there is none is no error.

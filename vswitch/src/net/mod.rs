@@ -21,5 +21,5 @@ pub use ethtool::{Ethtool, Feature, Features};
 pub use links::{Link, LinkKind, Mac, Master, Peer, XdpMode, XdpProgram, mac_text};
 pub use netlink::Netlink;
 pub use netns::Netns;
-pub use ready::{Datapath, Facts, PeerFacts, Readiness, Refusal, Role, Wanted, readiness};
+pub use ready::{Facts, PeerFacts, Readiness, Refusal, readiness};
 pub use watch::{LinkEvent, Watch};

@@ -10,30 +10,7 @@ pub use limits::{TUN_XDP_MTU, VETH_XDP_MTU, VIRTIO_XDP_MTU};
 use limits::{known_native, mtu};
 
 use super::{Action, Features, Link, LinkKind, XdpProgram};
-
-/// The datapath that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    Auto,
-    Xdp,
-    XdpGeneric,
-    Tc,
-}
-
-/// The datapath that a port gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Datapath {
-    Xdp,
-    XdpGeneric,
-    Tc,
-}
-
-/// Where a port leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Uplink,
-    Access,
-}
+use crate::config::{Datapath, Role};
 
 /// All that is to be known of a port beforehand; [`super::Netlink::facts`] gathers it.
 #[derive(Debug, Clone)]
@@ -56,6 +33,7 @@ pub struct PeerFacts {
 /// The port can be used so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
+    /// What it is, never [`Datapath::Auto`].
     pub datapath: Datapath,
     /// What is still missing, in the order in which to do it; empty on a port that is ready. To be applied before XDP is
     /// attached, and reverted after it is detached: in between, frames would be lost.
@@ -81,17 +59,17 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 /// Decides. `own` are the ids of the switch's own XDP programs: any other on the port is somebody else's.
-pub fn readiness(facts: &Facts, wanted: Wanted, role: Role, own: &[u32]) -> Result<Readiness, Refusal> {
+pub fn readiness(facts: &Facts, wanted: Datapath, role: Role, own: &[u32]) -> Result<Readiness, Refusal> {
     acceptable(facts, own)?;
     let mut notes = Vec::new();
     let datapath = match wanted {
-        Wanted::Tc => Datapath::Tc,
-        Wanted::Auto => automatic(facts, &mut notes),
-        Wanted::Xdp => {
+        Datapath::Tc => Datapath::Tc,
+        Datapath::Auto => automatic(facts, &mut notes),
+        Datapath::Xdp => {
             native(facts, &mut notes)?;
             Datapath::Xdp
         }
-        Wanted::XdpGeneric => {
+        Datapath::XdpGeneric => {
             generic(facts, role)?;
             notes.push("generic XDP is slower than tc and meant for trying things out".into());
             Datapath::XdpGeneric

@@ -1,0 +1,140 @@
+//! The switch under test: the lab joined by vswitch, driven by its binary as a user would.
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    fabric::{Knob, Mode, Switch},
+    frame::{Mac, colons},
+    lab::{Lab, Outside, UPLINK},
+    topo::Netns,
+};
+
+/// A vswitch whose ports are the uplink and a veth for each station. The uplink is the host's interface.
+#[derive(Debug)]
+pub struct Vswitch {
+    /// The instance. Its pins are the machine's, not the namespace's: every test has its own name.
+    pub name: String,
+    /// More words for `vswitch up`.
+    pub options: Vec<String>,
+    /// `--datapath` of a station's port, where it is not `auto`.
+    pub datapaths: Vec<(String, String)>,
+}
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    env::var_os("VSWITCH_BIN").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/vswitch")),
+        PathBuf::from,
+    )
+}
+
+/// A name that no other switch of this machine has.
+pub fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("vst-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// `vswitch -s NAME ARGS` in a namespace; args are split at blanks.
+pub fn command(netns: &Netns, name: &str, args: &str) -> Command {
+    let mut command = netns.command(binary());
+    command.args(["-s", name]).args(args.split_whitespace());
+    command
+}
+
+/// Runs it; panics with what it said if it fails.
+pub fn run(netns: &Netns, name: &str, args: &str) -> Output {
+    let output = command(netns, name, args).output().expect("start vswitch");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "vswitch {args}: {}: {stderr}", output.status);
+    output
+}
+
+/// Runs it with `-j` and parses the answer.
+pub fn json(netns: &Netns, name: &str, args: &str) -> Value {
+    let output = run(netns, name, &format!("-j {args}"));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|err| {
+        panic!("vswitch -j {args}: {err} in {:?}", String::from_utf8_lossy(&output.stdout))
+    })
+}
+
+impl Vswitch {
+    /// With every default.
+    pub fn new() -> Self {
+        Self { name: unique_name(), options: Vec::new(), datapaths: Vec::new() }
+    }
+
+    /// With more words for `vswitch up`.
+    pub fn with(options: &str) -> Self {
+        Self { options: options.split_whitespace().map(str::to_owned).collect(), ..Self::new() }
+    }
+
+    /// With another datapath for a station's port.
+    pub fn datapath(mut self, station: &str, datapath: &str) -> Self {
+        self.datapaths.push((station.to_owned(), datapath.to_owned()));
+        self
+    }
+
+    fn run(&self, lab: &Lab, args: &str) {
+        run(&lab.switch, &self.name, args);
+    }
+}
+
+impl Default for Vswitch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Switch for Vswitch {
+    fn start(&mut self, lab: &Lab) -> Option<String> {
+        lab.access().for_each(|member| lab.cable(&member.name));
+        let has_uplink = lab.outside != Outside::Nothing;
+        let mut up = String::from("up");
+        if has_uplink {
+            up += &format!(" --uplink {UPLINK}");
+        }
+        let datapath_of = |name: &str| self.datapaths.iter().find(|(station, _)| station == name);
+        for member in lab.access().filter(|member| datapath_of(&member.name).is_none()) {
+            up += &format!(" {}", member.port);
+        }
+        for option in &self.options {
+            up += &format!(" {option}");
+        }
+        self.run(lab, &up);
+        for (station, datapath) in &self.datapaths {
+            self.run(lab, &format!("port add {} --datapath {datapath}", lab.port(station)));
+        }
+        has_uplink.then(|| UPLINK.to_owned())
+    }
+
+    fn stop(&mut self, lab: &Lab) {
+        // Also while a failed test unwinds, when there may be no switch.
+        let _gone = command(&lab.switch, &self.name, "down").output();
+    }
+
+    fn set(&mut self, lab: &Lab, station: &str, knob: Knob, on: bool) {
+        let (port, value) = (lab.port(station), if on { "on" } else { "off" });
+        self.run(lab, &format!("port set {port} --{} {value}", knob.word().replace('_', "-")));
+    }
+
+    fn set_mode(&mut self, lab: &Lab, station: &str, mode: Mode) {
+        self.run(lab, &format!("port set {} --mode {}", lab.port(station), mode.word()));
+    }
+
+    fn add_static(&mut self, lab: &Lab, mac: Mac, station: &str) {
+        self.run(lab, &format!("fdb add {} {} --static", colons(mac), lab.port(station)));
+    }
+}
+
+/// Seconds of ageing as an option of `up`: a live switch's are changed by `apply` alone.
+pub fn ageing(ageing: Duration) -> String {
+    format!("--ageing {}", ageing.as_secs())
+}

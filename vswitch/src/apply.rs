@@ -1,0 +1,89 @@
+//! How does a plan become the switch? Its operations one by one; if one fails, those before it are undone.
+
+use anyhow::{Context as _, Result};
+use vswitch_ebpf::abi::{FdbEntry, FdbKey, fdb_flags};
+
+use crate::{attach, config::SwitchConfig, dataplane::Dataplane, net::Netlink, plan::Op};
+
+/// Carries out `ops` on an open switch, all or nothing. Returns what the user should know.
+pub(crate) async fn apply(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[Op]) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for (index, op) in ops.iter().enumerate() {
+        match execute(dataplane, netlink, op).await {
+            Ok(more) => notes.extend(more),
+            Err(err) => {
+                return match roll_back(dataplane, netlink, ops.get(..index).unwrap_or_default()).await {
+                    Ok(()) => Err(err),
+                    Err(failure) => Err(err.context(format!(
+                        "and what was done before could not be undone ({failure:#}): see `vswitch port show`; first failure"
+                    ))),
+                };
+            }
+        }
+    }
+    Ok(notes)
+}
+
+async fn roll_back(dataplane: &mut Dataplane, netlink: &Netlink, done: &[Op]) -> Result<()> {
+    for op in done.iter().rev() {
+        execute(dataplane, netlink, &op.inverse()).await.with_context(|| format!("undo {op}"))?;
+    }
+    Ok(())
+}
+
+async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Result<Vec<String>> {
+    match op {
+        Op::SetSwitch { to, .. } => {
+            dataplane.set_switch(to.ageing, to.host_access, to.macvlan_compat)?;
+        }
+        Op::AddPort(config) => return attach::add(dataplane, netlink, config).await,
+        Op::SetPort { to, .. } => attach::change(dataplane, to)?,
+        Op::DelPort(config) => {
+            let member = dataplane.member(&config.ifname)?;
+            attach::remove(dataplane, netlink, &member).await?;
+        }
+        Op::AddFdb(entry) => {
+            let slot = dataplane.member(&entry.ifname)?.slot;
+            let key = FdbKey { mac: entry.mac, vlan: entry.vlan };
+            dataplane.maps.fdb_set(key, FdbEntry::new(slot, fdb_flags::STATIC, Dataplane::now()))?;
+        }
+        Op::DelFdb(entry) => {
+            dataplane.maps.fdb_del(FdbKey { mac: entry.mac, vlan: entry.vlan })?;
+        }
+        Op::Create(_) | Op::Destroy(_) => {}
+    }
+    Ok(Vec::new())
+}
+
+/// Makes a switch as `config` says, ports and all; nothing is left if it fails.
+pub(crate) async fn create(netlink: &Netlink, config: &SwitchConfig, ops: &[Op]) -> Result<Vec<String>> {
+    let mut dataplane = Dataplane::create(&config.name, config.fdb_max)?;
+    let made = async {
+        dataplane.set_switch(config.ageing, config.host_access, config.macvlan_compat)?;
+        dataplane.refresh_settings()?;
+        let notes = apply(&mut dataplane, netlink, ops).await?;
+        dataplane.set_complete(true)?;
+        Ok(notes)
+    }
+    .await;
+    if made.is_err() {
+        // `apply` has undone the ports; the error of the creation is the one to tell.
+        let _kept = dataplane.pins.remove();
+    }
+    made
+}
+
+/// Takes a switch away, whole or not: ports, links, maps, and the interfaces that vswitch made.
+///
+/// Goes on after a failure, so that as little as possible is left; returns the failures.
+pub(crate) async fn destroy(mut dataplane: Dataplane, netlink: &Netlink) -> Result<Vec<String>> {
+    dataplane.set_complete(false)?;
+    let mut failures = Vec::new();
+    for member in dataplane.members()? {
+        if let Err(err) = attach::remove(&mut dataplane, netlink, &member).await {
+            failures.push(format!("{err:#}"));
+        }
+    }
+    dataplane.pins.remove()?;
+    Ok(failures)
+}

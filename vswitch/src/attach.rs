@@ -1,0 +1,306 @@
+//! How does an interface become a port, and how does it stop being one?
+//!
+//! First the record, so that a crash leaves word of what was changed; then tables; then links, when frames begin to flow.
+
+use anyhow::{Context as _, Result, bail};
+use vswitch_ebpf::{
+    abi::{FdbEntry, Port, PortRecord, fdb_flags, port_flags, record_flags},
+    frame::MacAddr,
+};
+
+use crate::{
+    config::{Datapath, FarEnd, PortConfig, Role},
+    dataplane::{
+        Access, Dataplane, links,
+        links::Hook,
+        pins::Pins,
+        state::{self, EntryKind, Member, entry_kind, key},
+    },
+    net::{Link, LinkKind, Netlink, Netns, Target, Undo, Veth, readiness},
+};
+
+/// Adds a port, making its interface if it is one that vswitch makes. Nothing is left if it fails.
+///
+/// Returns what the user should know.
+pub(crate) async fn add(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    config: &PortConfig,
+) -> Result<Vec<String>> {
+    not_of_another_switch(dataplane, &config.ifname)?;
+    for mac in &config.mac {
+        unclaimed(dataplane, *mac, None)?;
+    }
+    let slot = dataplane.free_slot()?;
+    let record = state::new_record(config)?;
+    make_interface(netlink, config).await?;
+    let port = Port { flags: state::flags(config), mode: state::mode_number(config.mode), ..Port::default() };
+    let added = async {
+        dataplane.maps.clear_counters(slot)?;
+        dataplane.maps.set_port(slot, port)?;
+        dataplane.maps.set_record(slot, record)?;
+        for mac in &config.mac {
+            bind(dataplane, *mac, slot)?;
+        }
+        let member = dataplane.member(&config.ifname)?;
+        attach(dataplane, netlink, &member).await
+    }
+    .await;
+    match added {
+        Ok(notes) => Ok(notes),
+        Err(err) => {
+            // What `add` has done so far is undone; what cannot be, the error's reader finds by `vswitch port show`.
+            let member = Member { slot, record: dataplane.record(slot).unwrap_or(record), port };
+            let _undone = remove(dataplane, netlink, &member).await;
+            Err(err)
+        }
+    }
+}
+
+/// Removes a port, and its interface if vswitch made it.
+pub(crate) async fn remove(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
+    detach(dataplane, netlink, member).await?;
+    let slot = member.slot;
+    for (key, entry) in dataplane.maps.fdb_all()? {
+        if entry.slot() == slot {
+            dataplane.maps.fdb_del(key)?;
+        }
+    }
+    if member.record.flags & (record_flags::CREATED_VETH | record_flags::CREATED_TAP) != 0
+        && let Some(link) = netlink.find(&member.ifname()).await?
+    {
+        netlink.delete(&link).await?;
+    }
+    dataplane.maps.set_port(slot, Port::default())?;
+    dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
+    dataplane.refresh_settings()
+}
+
+/// Changes a live port in place.
+pub(crate) fn change(dataplane: &mut Dataplane, to: &PortConfig) -> Result<()> {
+    let member = dataplane.member(&to.ifname)?;
+    for mac in &to.mac {
+        unclaimed(dataplane, *mac, Some(member.slot))?;
+    }
+    let derived = member.port.flags & (port_flags::XDP | port_flags::PEER);
+    let port = Port { flags: state::flags(to) | derived, mode: state::mode_number(to.mode), ..member.port };
+    for (key, entry) in dataplane.maps.fdb_all()? {
+        let gone = entry.slot() == member.slot
+            && entry_kind(entry) == EntryKind::Known
+            && !to.mac.contains(&key.mac);
+        if gone {
+            dataplane.maps.fdb_del(key)?;
+        }
+    }
+    for mac in &to.mac {
+        bind(dataplane, *mac, member.slot)?;
+    }
+    let first_mac = to.mac.first().map_or([0; 6], |mac| mac.0);
+    dataplane.maps.set_record(member.slot, PortRecord { first_mac, ..member.record })?;
+    dataplane.maps.set_port(member.slot, port)
+}
+
+/// Makes the port's interface ready and attaches the programs to it.
+pub(crate) async fn attach(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+) -> Result<Vec<String>> {
+    let ifname = member.ifname();
+    let slot = member.slot;
+    let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
+    let wanted = state::datapath(member.record.datapath);
+    let (facts, target) = netlink.facts(&ifname).await?;
+    let own = dataplane.xdp_program_id().into_iter().collect::<Vec<_>>();
+    let ready = readiness(&facts, wanted, role, &own)?;
+
+    let mut undo = Undo(member.record.undo);
+    for action in &ready.actions {
+        undo.insert(*action);
+    }
+    let link = &facts.link;
+    let record = PortRecord {
+        undo: undo.0,
+        ifindex: link.ifindex,
+        active: state::datapath_number(Some(ready.datapath)),
+        ..member.record
+    };
+    dataplane.maps.set_record(slot, record)?;
+    for action in &ready.actions {
+        action.apply(netlink, &target).await?;
+    }
+
+    bind_own_addresses(dataplane, slot, role, &member.record, link, &target).await?;
+    let mut flags = member.port.flags & !(port_flags::XDP | port_flags::PEER);
+    if ready.datapath == Datapath::Xdp {
+        dataplane.maps.set_devmap(slot, link.ifindex)?;
+        flags |= port_flags::XDP;
+    }
+    if peer_is_elsewhere(link) {
+        flags |= port_flags::PEER;
+    }
+    dataplane.maps.set_port(slot, Port { ifindex: link.ifindex, mtu: link.mtu, flags, ..member.port })?;
+    dataplane.maps.set_slot(link.ifindex, slot)?;
+    dataplane.refresh_settings()?;
+
+    let mut notes: Vec<_> = ready.notes.into_iter().map(|note| format!("{ifname}: {note}")).collect();
+    let xdp = match ready.datapath {
+        Datapath::Xdp => Some(Hook::Xdp),
+        Datapath::XdpGeneric => Some(Hook::XdpGeneric),
+        Datapath::Tc | Datapath::Auto => None,
+    };
+    links::attach(&dataplane.pins, slot, &ifname, Hook::In)?;
+    if role == Role::Uplink {
+        links::attach(&dataplane.pins, slot, &ifname, Hook::Out)?;
+    }
+    if let Some(hook) = xdp
+        && let Err(err) = links::attach(&dataplane.pins, slot, &ifname, hook)
+    {
+        if wanted != Datapath::Auto {
+            return Err(err);
+        }
+        let member = dataplane.member(&ifname)?;
+        let port = Port { flags: member.port.flags & !port_flags::XDP, ..member.port };
+        dataplane.maps.set_port(slot, port)?;
+        dataplane.maps.clear_devmap(slot)?;
+        let active = state::datapath_number(Some(Datapath::Tc));
+        dataplane.maps.set_record(slot, PortRecord { active, ..member.record })?;
+        notes.push(format!("tc, for XDP did not attach ({err:#})"));
+    }
+    Ok(notes)
+}
+
+/// Takes the programs off the port's interface and undoes what made it ready. The port remains, without interface.
+pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
+    let slot = member.slot;
+    let there = match member.record.ifindex {
+        0 => None,
+        ifindex => netlink.find_index(ifindex).await?,
+    };
+    let ifname = there.as_ref().map(|link| link.ifname.as_str());
+    for hook in [Hook::Xdp, Hook::In, Hook::Out] {
+        links::detach(&dataplane.pins, slot, ifname, hook)?;
+    }
+    dataplane.maps.set_port(slot, Port { ifindex: 0, ..member.port })?;
+    dataplane.maps.clear_devmap(slot)?;
+    if member.record.ifindex != 0 {
+        dataplane.maps.clear_slot(member.record.ifindex)?;
+    }
+    for (key, entry) in dataplane.maps.fdb_all()? {
+        let kind = entry_kind(entry);
+        if entry.slot() == slot && !matches!(kind, EntryKind::Static | EntryKind::Known) {
+            dataplane.maps.fdb_del(key)?;
+        }
+    }
+    if let Some(link) = there {
+        let target = Target::of(netlink, link).await?;
+        Undo(member.record.undo).revert(netlink, &target).await?;
+    }
+    let record = PortRecord { undo: 0, ifindex: 0, active: 0, ..member.record };
+    dataplane.maps.set_record(slot, record)?;
+    dataplane.refresh_settings()
+}
+
+/// Whether frames may be handed to the far end directly: only if it is in another namespace, the kernel drops them else.
+pub(crate) fn peer_is_elsewhere(link: &Link) -> bool {
+    link.kind == LinkKind::Veth && link.peer.is_some_and(|peer| peer.netnsid.is_some())
+}
+
+/// Binds an address to a port for good: it is known before its first frame, and does not move.
+fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16) -> Result<()> {
+    let flags = fdb_flags::STATIC | fdb_flags::STICKY;
+    dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, flags, Dataplane::now()))
+}
+
+/// Enters the addresses that follow from the interface: an uplink's own is the host's, and that of a far end which
+/// vswitch made is known.
+async fn bind_own_addresses(
+    dataplane: &mut Dataplane,
+    slot: u16,
+    role: Role,
+    record: &PortRecord,
+    link: &Link,
+    target: &Target,
+) -> Result<()> {
+    let now = Dataplane::now();
+    if role == Role::Uplink {
+        let mac = MacAddr(link.mac);
+        unclaimed(dataplane, mac, Some(slot)).with_context(|| format!(r#""{}""#, link.ifname))?;
+        return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, now));
+    }
+    if record.flags & record_flags::CREATED_VETH == 0 || record.first_mac != [0; 6] {
+        return Ok(());
+    }
+    let Some((netns, ifindex)) = &target.peer else { return Ok(()) };
+    let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
+    let flags = fdb_flags::STATIC | fdb_flags::STICKY | fdb_flags::DERIVED;
+    dataplane.maps.fdb_set(key(MacAddr(peer.mac)), FdbEntry::new(slot, flags, now))
+}
+
+/// Fails if an address is bound to the host or to another port than `slot`.
+fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<()> {
+    let Some(entry) = dataplane.maps.fdb_get(key(mac))? else { return Ok(()) };
+    let owner = dataplane
+        .members()?
+        .into_iter()
+        .find(|member| member.slot == entry.slot())
+        .map(|member| member.ifname())
+        .unwrap_or_default();
+    match entry_kind(entry) {
+        EntryKind::Learned => Ok(()),
+        EntryKind::Static | EntryKind::Known | EntryKind::Derived if Some(entry.slot()) == slot => Ok(()),
+        EntryKind::Local if Some(entry.slot()) == slot => Ok(()),
+        EntryKind::Local => bail!("address {mac}: is the host's own on {owner}: choose another"),
+        EntryKind::Static | EntryKind::Known | EntryKind::Derived => {
+            bail!("address {mac}: belongs to port {owner}: choose another, or take it away there first")
+        }
+    }
+}
+
+/// Makes the interface of a port whose far end says so, up at both ends.
+async fn make_interface(netlink: &Netlink, config: &PortConfig) -> Result<()> {
+    match &config.far_end {
+        FarEnd::Existing => Ok(()),
+        FarEnd::Tap => netlink.add_tap(&config.ifname).await.map(|_made| ()),
+        FarEnd::Veth { netns, peer } => {
+            let inside = Netns::open(netns)?;
+            let link = netlink
+                .add_veth(&Veth {
+                    ifname: &config.ifname,
+                    peer_ifname: peer,
+                    peer_netns: Some(std::os::fd::AsFd::as_fd(&inside)),
+                    peer_mac: config.mac.first().map(|mac| mac.0),
+                    ..Veth::default()
+                })
+                .await?;
+            let up = async {
+                inside.run_async_in(async || {
+                    let netlink = Netlink::open()?;
+                    netlink.set_up(&netlink.get(peer).await?).await
+                })??;
+                netlink.set_up(&link).await
+            };
+            let done: Result<()> = up.await;
+            if done.is_err() {
+                let _deleted = netlink.delete(&link).await;
+            }
+            done
+        }
+    }
+}
+
+fn not_of_another_switch(dataplane: &Dataplane, ifname: &str) -> Result<()> {
+    for name in Pins::switches() {
+        if name == dataplane.name {
+            continue;
+        }
+        // One that cannot be opened is half made, another build's, or in another namespace.
+        let Ok(other) = Dataplane::open_any(&name, Access::Read) else { continue };
+        if other.member(ifname).is_ok() {
+            bail!(
+                r#""{ifname}": already a port of switch "{name}": remove it there first (vswitch -s {name} port del {ifname})"#
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Every change of a switch: under its lock, from the actual state to the desired one, whole or not at all.
+
+use anyhow::{Context as _, Result, bail};
+use vswitch_ebpf::{
+    abi::{FdbEntry, FdbKey, fdb_flags},
+    frame::MacAddr,
+};
+
+use crate::{
+    apply,
+    config::SwitchConfig,
+    dataplane::{
+        Access, Dataplane,
+        pins::Pins,
+        state::{EntryKind, entry_kind},
+    },
+    lock::Lock,
+    net::Netlink,
+    plan::plan,
+};
+
+pub use crate::controller::{RunOptions, run};
+pub use crate::inspect::{fdb, ports, show, stats};
+
+/// Which switch, seen from where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The instance.
+    pub switch: String,
+    /// The namespace that the command was sent into, which the process has entered.
+    pub netns: Option<String>,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The operations that were carried out, or would be.
+    pub ops: Vec<String>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Makes a switch.
+pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
+    let _lock = begin(scope)?;
+    if Pins::of(&scope.switch).exist()? {
+        let name = &scope.switch;
+        Dataplane::open(name, Access::Read)?;
+        bail!(r#"switch "{name}": up already: change it with `vswitch port` or `vswitch apply`"#);
+    }
+    create(config).await
+}
+
+/// Takes a switch away, also one that a crash left half made.
+pub async fn down(scope: &Scope) -> Result<Report> {
+    let lock = begin(scope)?;
+    let pins = Pins::of(&scope.switch);
+    if !pins.exist()? {
+        lock.remove();
+        bail!(r#"switch "{0}": there is none of that name"#, scope.switch);
+    }
+    let report = match Dataplane::open_any(&scope.switch, Access::Write) {
+        Ok(dataplane) => {
+            let ops = dataplane.config().map(|config| plan_down(&config)).unwrap_or_default();
+            let notes = apply::destroy(dataplane, &Netlink::open()?).await?;
+            Report { ops, notes }
+        }
+        Err(err) if Dataplane::is_damaged(&pins) => {
+            pins.remove()?;
+            Report { ops: Vec::new(), notes: vec![format!("it was damaged ({err:#}): its pins are removed")] }
+        }
+        Err(err) => return Err(err),
+    };
+    lock.remove();
+    Ok(report)
+}
+
+/// Changes a switch's configuration.
+pub async fn change(scope: &Scope, change: impl FnOnce(&mut SwitchConfig) -> Result<()>) -> Result<Report> {
+    let _lock = begin(scope)?;
+    let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    let actual = dataplane.config()?;
+    let mut desired = actual.clone();
+    change(&mut desired)?;
+    desired.check()?;
+    converge(&mut dataplane, &actual, &desired).await
+}
+
+/// Makes a switch as `desired`, creating it if there is none.
+pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Result<Report> {
+    desired.check()?;
+    let exists = Pins::of(&scope.switch).exist()?;
+    if dry_run {
+        let actual =
+            if exists { Some(Dataplane::open(&scope.switch, Access::Read)?.config()?) } else { None };
+        let ops = plan(actual.as_ref(), &desired)?;
+        return Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes: Vec::new() });
+    }
+    let _lock = begin(scope)?;
+    if !Pins::of(&scope.switch).exist()? {
+        return create(desired).await;
+    }
+    let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    let actual = dataplane.config()?;
+    converge(&mut dataplane, &actual, &desired).await
+}
+
+/// The switch as a configuration.
+pub async fn export(scope: &Scope) -> Result<SwitchConfig> {
+    Dataplane::open(&scope.switch, Access::Read)?.config()
+}
+
+/// Adds an FDB entry, static or ageing.
+pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_static: bool) -> Result<()> {
+    let _lock = begin(scope)?;
+    let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    let slot = dataplane.member(ifname)?.slot;
+    let key = FdbKey { mac, vlan };
+    if let Some(entry) = dataplane.maps.fdb_get(key)? {
+        changeable(key, entry)?;
+    }
+    let flags = if is_static { fdb_flags::STATIC } else { 0 };
+    let entry = FdbEntry::new(slot, flags, Dataplane::now());
+    dataplane.maps.fdb_set(key, entry)?;
+    // The dataplane may have refreshed the entry that it had just read: the user's word stands.
+    if dataplane.maps.fdb_get(key)?.is_some_and(|now| now.flags() != flags) {
+        dataplane.maps.fdb_set(key, entry)?;
+    }
+    Ok(())
+}
+
+/// Removes an FDB entry.
+pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
+    let _lock = begin(scope)?;
+    let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    let key = FdbKey { mac, vlan };
+    let Some(entry) = dataplane.maps.fdb_get(key)? else {
+        bail!("fdb {mac}: no such entry (vswitch fdb show lists them)");
+    };
+    changeable(key, entry)?;
+    dataplane.maps.fdb_del(key)?;
+    Ok(())
+}
+
+/// Removes all learned entries, or those of one port. Returns how many.
+pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
+    let _lock = begin(scope)?;
+    let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    let slot = ifname.map(|ifname| dataplane.member(ifname)).transpose()?.map(|member| member.slot);
+    let mut removed = 0;
+    for (key, entry) in dataplane.maps.fdb_all()? {
+        let of_port = slot.is_none_or(|slot| slot == entry.slot());
+        if of_port && entry_kind(entry) == EntryKind::Learned && dataplane.maps.fdb_del(key)? {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// What every change begins with.
+fn begin(scope: &Scope) -> Result<Lock> {
+    privileged()?;
+    Lock::change(&scope.switch)
+}
+
+async fn create(config: SwitchConfig) -> Result<Report> {
+    config.check()?;
+    let ops = plan(None, &config)?;
+    let notes = apply::create(&Netlink::open()?, &config, &ops).await?;
+    Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
+}
+
+async fn converge(
+    dataplane: &mut Dataplane,
+    actual: &SwitchConfig,
+    desired: &SwitchConfig,
+) -> Result<Report> {
+    let ops = plan(Some(actual), desired)?;
+    let notes = apply::apply(dataplane, &Netlink::open()?, &ops).await?;
+    Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
+}
+
+fn plan_down(config: &SwitchConfig) -> Vec<String> {
+    config.ports.iter().rev().map(|port| format!("- port {}", port.ifname)).collect()
+}
+
+/// Fails if an entry is not the user's to change by `fdb`.
+fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
+    let mac = key.mac;
+    match entry_kind(entry) {
+        EntryKind::Learned | EntryKind::Static => Ok(()),
+        EntryKind::Local => {
+            bail!("fdb {mac}: is the host's own address: it stays while the uplink is a port")
+        }
+        EntryKind::Known | EntryKind::Derived => {
+            bail!("fdb {mac}: is a port's known address: change the port (vswitch port set IF --mac ...)")
+        }
+    }
+}
+
+/// Fails early and in plain words where the kernel would say EPERM somewhere on the way.
+fn privileged() -> Result<()> {
+    const CAP_NET_ADMIN: u32 = 12;
+    const CAP_BPF: u32 = 39;
+    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .unwrap_or(0);
+    if [CAP_NET_ADMIN, CAP_BPF].iter().all(|cap| effective >> cap & 1 == 1) {
+        return Ok(());
+    }
+    bail!("not permitted: changing a switch needs root (or CAP_BPF and CAP_NET_ADMIN): use sudo")
+}

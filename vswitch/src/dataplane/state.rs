@@ -1,0 +1,302 @@
+//! What do the maps say, in the words of the configuration? And back.
+
+use anyhow::{Result, bail};
+use aya::programs::ProgramInfo;
+use vswitch_ebpf::{
+    abi::{
+        FdbEntry, FdbKey, HOST_SLOT, IFNAMSIZ, MAX_PORTS, Port, PortRecord, Settings, fdb_flags, mode,
+        port_flags, record_flags, settings_flags,
+    },
+    frame::MacAddr,
+};
+
+use super::{Dataplane, links::Hook};
+use crate::config::{Datapath, FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig};
+
+/// A port as the maps have it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) slot: u16,
+    pub(crate) record: PortRecord,
+    pub(crate) port: Port,
+}
+
+impl Member {
+    /// The interface's name.
+    pub(crate) fn ifname(&self) -> String {
+        text(&self.record.ifname)
+    }
+
+    /// Whether it is an uplink.
+    pub(crate) fn is_uplink(&self) -> bool {
+        self.port.flags & port_flags::UPLINK != 0
+    }
+
+    /// Whether its interface is there.
+    pub(crate) fn is_present(&self) -> bool {
+        self.port.ifindex != 0
+    }
+}
+
+impl Dataplane {
+    /// All ports, by slot.
+    pub(crate) fn members(&self) -> Result<Vec<Member>> {
+        self.maps
+            .records()?
+            .into_iter()
+            .map(|(slot, record)| Ok(Member { slot, record, port: self.maps.port(slot)? }))
+            .collect()
+    }
+
+    /// The port with this interface.
+    pub(crate) fn member(&self, ifname: &str) -> Result<Member> {
+        let found = self.members()?.into_iter().find(|member| member.ifname() == ifname);
+        match found {
+            Some(member) => Ok(member),
+            None => {
+                bail!(r#""{ifname}": not a port of switch "{}" (vswitch port show lists them)"#, self.name)
+            }
+        }
+    }
+
+    /// The record in a slot, if it can be read.
+    pub(crate) fn record(&self, slot: u16) -> Option<PortRecord> {
+        self.maps.records.get(&u32::from(slot), 0).ok().map(|record| record.0)
+    }
+
+    /// The kernel's number of the switch's XDP program, by which it is told from others'.
+    pub(crate) fn xdp_program_id(&self) -> Option<u32> {
+        ProgramInfo::from_pin(self.pins.program(Hook::Xdp.program())).ok().map(|info| info.id())
+    }
+
+    /// A slot for a new port.
+    pub(crate) fn free_slot(&self) -> Result<u16> {
+        let used: Vec<u16> = self.maps.records()?.into_iter().map(|(slot, _)| slot).collect();
+        match (1..MAX_PORTS as u16).find(|slot| !used.contains(slot)) {
+            Some(slot) => Ok(slot),
+            None => bail!(r#"switch "{}": all {} ports are in use"#, self.name, MAX_PORTS - 1),
+        }
+    }
+
+    /// Brings the settings that follow from the ports up to date: where the host lives, and where a flood ends.
+    pub(crate) fn refresh_settings(&mut self) -> Result<()> {
+        let members = self.members()?;
+        let before = self.maps.settings()?;
+        let host_uplink = members
+            .iter()
+            .find(|member| member.is_uplink() && member.is_present())
+            .map_or(HOST_SLOT, |member| member.slot);
+        let slots = members.last().map_or(1, |member| member.slot + 1);
+        let after = Settings { host_uplink, slots, ..before };
+        if after != before {
+            self.maps.set_settings(after)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what the user decides for the whole switch.
+    pub(crate) fn set_switch(&mut self, ageing: u32, host_access: bool, macvlan_compat: bool) -> Result<()> {
+        let mut flags = 0;
+        if host_access {
+            flags |= settings_flags::HOST_ACCESS;
+        }
+        if macvlan_compat {
+            flags |= settings_flags::MACVLAN_COMPAT;
+        }
+        let ageing = Self::stamps(ageing);
+        let second = Self::stamps(1);
+        let refresh = second.min(ageing / 4);
+        let before = self.maps.settings()?;
+        self.maps.set_settings(Settings { ageing, refresh, flags, ..before })
+    }
+
+    /// The switch as a configuration.
+    pub(crate) fn config(&self) -> Result<SwitchConfig> {
+        let settings = self.maps.settings()?;
+        let members = self.members()?;
+        let mut config = SwitchConfig {
+            name: self.name.clone(),
+            ageing: u32::try_from(Self::seconds(settings.ageing.into())).unwrap_or(u32::MAX),
+            fdb_max: self.maps.fdb_max(),
+            host_access: settings.flags & settings_flags::HOST_ACCESS != 0,
+            macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
+            ports: members.iter().map(port_config).collect::<Result<_>>()?,
+            fdb: Vec::new(),
+        };
+        let mut entries = self.maps.fdb_all()?;
+        entries.sort_by_key(|(key, _)| *key);
+        for (key, entry) in entries {
+            let owner = members.iter().position(|member| member.slot == entry.slot());
+            match (owner, entry_kind(entry)) {
+                (Some(owner), EntryKind::Known) => {
+                    if let Some(port) = config.ports.get_mut(owner) {
+                        port.mac.push(key.mac);
+                    }
+                }
+                (Some(owner), EntryKind::Static) => {
+                    let ifname = members.get(owner).map(Member::ifname).unwrap_or_default();
+                    config.fdb.push(StaticEntry { mac: key.mac, vlan: key.vlan, ifname });
+                }
+                (Some(_) | None, _) => {}
+            }
+        }
+        // The far end's own address comes first, as the user gave it; the others follow in order.
+        for (port, member) in config.ports.iter_mut().zip(&members) {
+            let first = MacAddr(member.record.first_mac);
+            port.mac.sort_by_key(|mac| (*mac != first, *mac));
+        }
+        Ok(config)
+    }
+}
+
+/// What an FDB entry is to the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// Learned, or added by the user to age.
+    Learned,
+    /// Bound to a port by `fdb add --static`.
+    Static,
+    /// One of a port's known addresses.
+    Known,
+    /// The address of a far end that vswitch made: known without the user's saying.
+    Derived,
+    /// The host's.
+    Local,
+}
+
+/// Tells by the flags what an entry is.
+pub(crate) fn entry_kind(entry: FdbEntry) -> EntryKind {
+    let flags = entry.flags();
+    if flags & fdb_flags::LOCAL == fdb_flags::LOCAL {
+        EntryKind::Local
+    } else if flags & fdb_flags::DERIVED != 0 {
+        EntryKind::Derived
+    } else if flags & fdb_flags::STICKY != 0 {
+        EntryKind::Known
+    } else if flags & fdb_flags::STATIC != 0 {
+        EntryKind::Static
+    } else {
+        EntryKind::Learned
+    }
+}
+
+/// The FDB's key of an address while the switch is not VLAN-aware.
+pub(crate) fn key(mac: MacAddr) -> FdbKey {
+    FdbKey { mac, vlan: 0 }
+}
+
+/// [`port_flags`] of a port, without those that follow from its interface.
+pub(crate) fn flags(config: &PortConfig) -> u32 {
+    [
+        (config.role == Role::Uplink, port_flags::UPLINK),
+        (config.hairpin, port_flags::HAIRPIN),
+        (config.isolated, port_flags::ISOLATED),
+        (config.learning, port_flags::LEARNING),
+        (config.flood, port_flags::FLOOD),
+        (config.mcast_flood, port_flags::MCAST_FLOOD),
+        (config.bcast_flood, port_flags::BCAST_FLOOD),
+    ]
+    .into_iter()
+    .filter_map(|(on, flag)| on.then_some(flag))
+    .fold(0, |flags, flag| flags | flag)
+}
+
+/// [`Port::mode`] of a mode.
+pub(crate) const fn mode_number(mode: Mode) -> u8 {
+    match mode {
+        Mode::Bridge => mode::BRIDGE,
+        Mode::Vepa => mode::VEPA,
+        Mode::Private => mode::PRIVATE,
+        Mode::Passthru => mode::PASSTHRU,
+        Mode::Source => mode::SOURCE,
+    }
+}
+
+/// The record of a port that is about to be added.
+pub(crate) fn new_record(config: &PortConfig) -> Result<PortRecord> {
+    let (flags, netns, peer) = match &config.far_end {
+        FarEnd::Existing => (0, "", ""),
+        FarEnd::Tap => (record_flags::CREATED_TAP, "", ""),
+        FarEnd::Veth { netns, peer } => (record_flags::CREATED_VETH, netns.as_str(), peer.as_str()),
+    };
+    Ok(PortRecord {
+        ifname: bytes::<IFNAMSIZ>(&config.ifname)?,
+        peer: bytes::<IFNAMSIZ>(peer)?,
+        netns: bytes::<64>(netns)?,
+        flags,
+        undo: 0,
+        ifindex: 0,
+        datapath: datapath_number(Some(config.datapath)),
+        active: 0,
+        first_mac: config.mac.first().map_or([0; 6], |mac| mac.0),
+    })
+}
+
+/// A datapath as [`PortRecord`] has it: 0 for auto or none.
+pub(crate) const fn datapath_number(datapath: Option<Datapath>) -> u8 {
+    match datapath {
+        None | Some(Datapath::Auto) => 0,
+        Some(Datapath::Xdp) => 1,
+        Some(Datapath::XdpGeneric) => 2,
+        Some(Datapath::Tc) => 3,
+    }
+}
+
+/// The reverse of [`datapath_number`].
+pub(crate) fn datapath(number: u8) -> Datapath {
+    match number {
+        1 => Datapath::Xdp,
+        2 => Datapath::XdpGeneric,
+        3 => Datapath::Tc,
+        _ => Datapath::Auto,
+    }
+}
+
+/// A zero-terminated text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// A text, zero-terminated.
+pub(crate) fn bytes<const N: usize>(text: &str) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    match bytes.get_mut(..text.len()) {
+        Some(room) if text.len() < N => room.copy_from_slice(text.as_bytes()),
+        Some(_) | None => bail!(r#""{text}": longer than the {} bytes that there is room for"#, N - 1),
+    }
+    Ok(bytes)
+}
+
+fn port_config(member: &Member) -> Result<PortConfig> {
+    let flags = member.port.flags;
+    let on = |flag: u32| flags & flag != 0;
+    let far_end = if member.record.flags & record_flags::CREATED_VETH != 0 {
+        FarEnd::Veth { netns: text(&member.record.netns), peer: text(&member.record.peer) }
+    } else if member.record.flags & record_flags::CREATED_TAP != 0 {
+        FarEnd::Tap
+    } else {
+        FarEnd::Existing
+    };
+    Ok(PortConfig {
+        ifname: member.ifname(),
+        role: if on(port_flags::UPLINK) { Role::Uplink } else { Role::Access },
+        mode: match member.port.mode {
+            mode::BRIDGE => Mode::Bridge,
+            mode::VEPA => Mode::Vepa,
+            mode::PRIVATE => Mode::Private,
+            mode::PASSTHRU => Mode::Passthru,
+            mode::SOURCE => Mode::Source,
+            other => bail!(r#""{}": mode {other} is unknown to this build"#, member.ifname()),
+        },
+        mac: Vec::new(),
+        hairpin: on(port_flags::HAIRPIN),
+        isolated: on(port_flags::ISOLATED),
+        learning: on(port_flags::LEARNING),
+        flood: on(port_flags::FLOOD),
+        mcast_flood: on(port_flags::MCAST_FLOOD),
+        bcast_flood: on(port_flags::BCAST_FLOOD),
+        datapath: datapath(member.record.datapath),
+        far_end,
+    })
+}

@@ -1,0 +1,146 @@
+//! What does the user get to see of a switch? Everything is read from its maps, read-only, and from netlink.
+
+use anyhow::Result;
+use vswitch_ebpf::abi::{ABI_VERSION, HOST_SLOT, port_flags, settings_flags};
+
+use crate::{
+    config::PortConfig,
+    control::Scope,
+    dataplane::{
+        Access, Dataplane,
+        state::{self, EntryKind, Member, entry_kind},
+    },
+    net::Netlink,
+    view::{
+        BUILD, FdbKind, FdbView, HOST, PortCounts, PortState, PortView, StatsView, SwitchView, datapaths,
+    },
+};
+
+/// The ports, by slot.
+pub async fn ports(scope: &Scope) -> Result<Vec<PortView>> {
+    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    port_views(&dataplane).await
+}
+
+/// The FDB, by address.
+pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
+    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let members = dataplane.members()?;
+    let now = Dataplane::now();
+    let mut entries = dataplane.maps.fdb_all()?;
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    let views = entries.into_iter().map(|(key, entry)| {
+        let kind = match entry_kind(entry) {
+            EntryKind::Learned => FdbKind::Learned,
+            EntryKind::Static | EntryKind::Known | EntryKind::Derived => FdbKind::Static,
+            EntryKind::Local => FdbKind::Local,
+        };
+        let of_host = entry.has(vswitch_ebpf::abi::fdb_flags::HOST);
+        FdbView {
+            mac: key.mac,
+            vlan: key.vlan,
+            ifname: if of_host { HOST.to_owned() } else { name_of(&members, entry.slot()) },
+            kind,
+            age: (kind == FdbKind::Learned).then(|| Dataplane::seconds(entry.age(now))),
+        }
+    });
+    Ok(views.collect())
+}
+
+/// The counters, ports by slot and the host last.
+pub async fn stats(scope: &Scope) -> Result<Vec<StatsView>> {
+    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let mut rows = Vec::new();
+    for member in dataplane.members()? {
+        rows.push(StatsView::new(&member.ifname(), &dataplane.maps.counters(member.slot)?));
+    }
+    rows.push(StatsView::new(HOST, &dataplane.maps.counters(HOST_SLOT)?));
+    Ok(rows)
+}
+
+/// The switch at a glance.
+pub async fn show(scope: &Scope) -> Result<SwitchView> {
+    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let settings = dataplane.maps.settings()?;
+    let ports = port_views(&dataplane).await?;
+    Ok(SwitchView {
+        name: dataplane.name.clone(),
+        netns: scope.netns.clone(),
+        ageing: u32::try_from(Dataplane::seconds(settings.ageing.into())).unwrap_or(u32::MAX),
+        fdb_max: dataplane.maps.fdb_max(),
+        fdb_used: u32::try_from(dataplane.maps.fdb_all()?.len()).unwrap_or(u32::MAX),
+        host_access: settings.flags & settings_flags::HOST_ACCESS != 0,
+        macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
+        abi: ABI_VERSION,
+        build: BUILD.to_owned(),
+        ports: PortCounts::of(&ports),
+        datapaths: datapaths(&ports),
+    })
+}
+
+async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
+    let links = Netlink::open()?.list().await?;
+    let members = dataplane.members()?;
+    let config = dataplane.config()?;
+    let bound = dataplane.maps.fdb_all()?;
+    let views = members.iter().zip(config.ports).map(|(member, port)| {
+        let PortConfig {
+            ifname,
+            role,
+            mode,
+            hairpin,
+            isolated,
+            learning,
+            flood,
+            mcast_flood,
+            bcast_flood,
+            mut mac,
+            ..
+        } = port;
+        let link = links.iter().find(|link| member.is_present() && link.ifindex == member.port.ifindex);
+        let derived = bound
+            .iter()
+            .filter(|(_, entry)| entry.slot() == member.slot && entry_kind(*entry) == EntryKind::Derived);
+        mac.extend(derived.map(|(key, _)| key.mac));
+        let state = match link {
+            None => PortState::Missing,
+            Some(link) if link.up && link.carrier => PortState::Forwarding,
+            Some(_) => PortState::Down,
+        };
+        let datapath = link.map(|_| state::datapath(member.record.active));
+        PortView {
+            ifname,
+            ifindex: link.map(|link| link.ifindex),
+            role,
+            mode,
+            state,
+            datapath,
+            mac,
+            hairpin,
+            isolated,
+            learning,
+            flood,
+            mcast_flood,
+            bcast_flood,
+            notes: notes(member),
+        }
+    });
+    Ok(views.collect())
+}
+
+fn notes(member: &Member) -> Vec<String> {
+    let mut notes = Vec::new();
+    let changed = crate::net::Undo(member.record.undo);
+    let actions: Vec<_> = changed.actions().map(crate::net::Action::as_str).collect();
+    if !actions.is_empty() {
+        notes.push(format!("made ready: {}", actions.join(", ")));
+    }
+    if member.port.flags & port_flags::PEER != 0 {
+        notes.push("delivers to its peer directly".to_owned());
+    }
+    notes
+}
+
+fn name_of(members: &[Member], slot: u16) -> String {
+    members.iter().find(|member| member.slot == slot).map_or_else(|| format!("slot {slot}"), Member::ifname)
+}
