@@ -16,7 +16,7 @@ pub mod words;
 use vswitch_ebpf::{abi, frame::MacAddr};
 
 pub use parse::{ConfigError, ConfigErrors, parse};
-pub use problem::{At, ConfigProblem, ConfigProblems, Part};
+pub use validate::{ConfigProblem, ConfigProblems};
 
 /// A whole switch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use super::{
     FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig,
     mac::check_station,
     names::{check_ifname, check_netns, check_switch_name},
-    problem::{At, ConfigProblem, ConfigProblems, Part},
 };
+
+pub use super::problem::{At, ConfigProblem, ConfigProblems, Part};
 
 /// Ports of a switch at most: slot 0 is the host's.
 pub const MAX_CONFIG_PORTS: usize = MAX_PORTS as usize - 1;
@@ -187,7 +188,7 @@ impl Check {
 
     fn unique_interfaces(&mut self, ports: &[PortConfig]) {
         let mut here: HashSet<&str> = HashSet::new();
-        let mut there: HashMap<(&str, &str), &str> = HashMap::new();
+        let mut there: HashMap<(&str, &str), String> = HashMap::new();
         for (index, port) in ports.iter().enumerate() {
             let name = object("port", &port.ifname);
             if !here.insert(&port.ifname) {
@@ -196,7 +197,7 @@ impl Check {
                 continue;
             }
             let FarEnd::Veth { netns, peer } = &port.far_end else { continue };
-            if let Some(first) = there.insert((netns, peer), &port.ifname) {
+            if let Some(first) = there.insert((netns, peer), name.clone()) {
                 let what = format!(
                     "{peer:?} in netns {netns:?} is already the far end of {first}; choose another peer"
                 );
@@ -206,28 +207,30 @@ impl Check {
     }
 
     fn unique_addresses(&mut self, switch: &SwitchConfig) {
-        let mut owners: HashMap<MacAddr, &str> = HashMap::new();
+        let mut owners: HashMap<MacAddr, String> = HashMap::new();
         for (index, port) in switch.ports.iter().enumerate() {
+            let name = object("port", &port.ifname);
             for (item, &mac) in port.mac.iter().enumerate().filter(|(_, mac)| mac.is_station()) {
                 match owners.entry(mac) {
                     Entry::Vacant(free) => {
-                        free.insert(&port.ifname);
+                        free.insert(name.clone());
                     }
                     Entry::Occupied(taken) => {
                         let what =
-                            format!("mac {mac} is already bound to port {}; remove one of them", taken.get());
-                        self.problem(Part::Port(index), "mac", item, object("port", &port.ifname), what);
+                            format!("mac {mac} is already bound to {}; remove one of them", taken.get());
+                        self.problem(Part::Port(index), "mac", item, name.clone(), what);
                     }
                 }
             }
         }
-        let mut entries: HashMap<(MacAddr, u16), &str> = HashMap::new();
+        let mut entries: HashMap<(MacAddr, u16), String> = HashMap::new();
         for (index, entry) in switch.fdb.iter().enumerate().filter(|(_, entry)| entry.mac.is_station()) {
             let name = object("fdb", &entry.mac.to_string());
             let what = if let Some(port) = owners.get(&entry.mac) {
-                format!("the address is already bound by the mac of port {port}; remove one of them")
-            } else if let Some(port) = entries.insert((entry.mac, entry.vlan), &entry.ifname) {
-                format!("the address already has an entry on port {port}; remove one of them")
+                format!("the address is already bound by the mac of {port}; remove one of them")
+            } else if let Some(port) = entries.insert((entry.mac, entry.vlan), object("port", &entry.ifname))
+            {
+                format!("the address already has an entry on {port}; remove one of them")
             } else {
                 continue;
             };

@@ -80,7 +80,7 @@ fn a_port() {
     );
     assert_eq!(
         says(|config| config.ports[2].far_end = veth("web", "eth0")),
-        [r#"port vm0: "eth0" in netns "web" is already the far end of web0; choose another peer"#]
+        [r#"port vm0: "eth0" in netns "web" is already the far end of port web0; choose another peer"#]
     );
     assert_eq!(says(|config| config.ports[2].far_end = veth("db", "eth0")), Vec::<String>::new());
 }
