@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use crate::config::{ConfigErrors, validate::ConfigProblems};
+use crate::config::{ConfigErrors, ConfigProblems};
 
 /// What the user asks for makes no sense: a line for each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
