@@ -1,6 +1,10 @@
 //! What has to be done so that the actual switch becomes the desired one? A list of operations, and nothing is done here.
 
-use std::{collections::BTreeSet, error::Error, fmt};
+use std::{
+    collections::{BTreeSet, HashSet},
+    error::Error,
+    fmt,
+};
 
 use vswitch_ebpf::frame::MacAddr;
 
@@ -115,18 +119,19 @@ pub fn plan(actual: Option<&SwitchConfig>, desired: &SwitchConfig) -> Result<Vec
             Some(_) | None => gone.push(from),
         }
     }
-    let stays = |entry: &StaticEntry| kept.iter().any(|(port, _)| port.ifname == entry.ifname);
-    let both =
-        |entry: &StaticEntry| stays(entry) && actual.fdb.contains(entry) && desired.fdb.contains(entry);
-    ops.extend(actual.fdb.iter().filter(|entry| !both(entry)).cloned().map(Op::DelFdb));
+    let stays: HashSet<&str> = kept.iter().map(|(port, _)| port.ifname.as_str()).collect();
+    let had: HashSet<&StaticEntry> = actual.fdb.iter().collect();
+    let both: HashSet<&StaticEntry> = desired.fdb.iter().filter(|entry| had.contains(entry)).collect();
+    let rests = |entry: &&StaticEntry| both.contains(entry) && stays.contains(entry.ifname.as_str());
+    ops.extend(actual.fdb.iter().filter(|entry| !rests(entry)).cloned().map(Op::DelFdb));
     gone.sort_by_key(|port| port.role == Role::Uplink);
     ops.extend(gone.into_iter().cloned().map(Op::DelPort));
     ops.extend(set_ports(&kept));
-    let is_kept = |port: &PortConfig| kept.iter().any(|(from, _)| from.ifname == port.ifname);
-    let mut new: Vec<&PortConfig> = desired.ports.iter().filter(|port| !is_kept(port)).collect();
+    let mut new: Vec<&PortConfig> =
+        desired.ports.iter().filter(|port| !stays.contains(port.ifname.as_str())).collect();
     new.sort_by_key(|port| port.role != Role::Uplink);
     ops.extend(new.into_iter().cloned().map(Op::AddPort));
-    ops.extend(desired.fdb.iter().filter(|entry| !both(entry)).cloned().map(Op::AddFdb));
+    ops.extend(desired.fdb.iter().filter(|entry| !rests(entry)).cloned().map(Op::AddFdb));
     Ok(ops)
 }
 

@@ -34,19 +34,21 @@ pub(super) struct Document<'d> {
     /// Each table's line, and how messages call it.
     heads: BTreeMap<Part, (usize, String)>,
     lines: BTreeMap<At, usize>,
+    /// Where the lines end.
+    breaks: Vec<usize>,
     refused: BTreeSet<(Part, &'static str)>,
 }
 
 impl<'d> Document<'d> {
     pub(super) fn new(text: &'d str) -> Self {
-        let (heads, lines) = (BTreeMap::new(), BTreeMap::new());
-        Self { text, errors: Vec::new(), whole: true, heads, lines, refused: BTreeSet::new() }
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        let (heads, lines, refused) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { text, errors: Vec::new(), whole: true, heads, lines, breaks, refused }
     }
 
     /// The line, from 1, of a byte of the text.
     pub(super) fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().iter().take(offset);
-        before.filter(|&&byte| byte == b'\n').count() + 1
+        self.breaks.partition_point(|&at| at < offset) + 1
     }
 
     pub(super) fn error(&mut self, line: usize, object: &str, what: &str) {

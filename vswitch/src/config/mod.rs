@@ -124,7 +124,7 @@ pub enum FarEnd {
 }
 
 /// An address that the user has bound to a port. It never ages.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StaticEntry {
     /// The address.
     pub mac: MacAddr,

@@ -247,6 +247,19 @@ fn the_command_and_the_file_name_different_switches() {
     );
 }
 
+/// The time of a test run in which each entry looked at all others would be hours.
+#[test]
+fn a_file_for_a_full_fdb() {
+    let mut config = SwitchConfig::new("vs0");
+    config.ports = (0..1023).map(|n| PortConfig::new(&format!("p{n}"))).collect();
+    let mac = |n: u32| vswitch_ebpf::frame::MacAddr([2, 0, 0, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+    let entry = |n| StaticEntry { mac: mac(n), vlan: 0, ifname: format!("p{}", n % 1023) };
+    config.fdb = (0..65_536).map(entry).collect();
+    let read = parse("x", &crate::config::print::print(&config), None);
+    assert_eq!(read.as_ref(), Ok(&config));
+    assert_eq!(crate::plan::plan(Some(&config), &config), Ok(Vec::new()));
+}
+
 proptest! {
     /// A file with a hole or with something in it that does not belong there is a switch or has errors, each one line.
     #[test]
