@@ -39,6 +39,18 @@ pub struct Step {
 /// The most entries that an FDB has room for in any case.
 pub const FDB_MAX: usize = 32;
 
+/// An access port as the user gets it who says nothing.
+pub const PLAIN: Port = Port {
+    uplink: false,
+    mtu: 1500,
+    hairpin: false,
+    isolated: false,
+    learning: true,
+    flood: true,
+    mcast_flood: true,
+    bcast_flood: true,
+};
+
 const MAX_PORTS: u16 = 8;
 const MAX_UPLINKS: usize = 3;
 const START: u64 = 1 << 20;

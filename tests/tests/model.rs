@@ -8,7 +8,7 @@ use std::{
 use proptest::test_runner::TestCaseError;
 use vswitch_ebpf::verdict::DropReason;
 use vswitch_tests::{
-    cases::{Case, Step, case, runner},
+    cases::{Case, PLAIN, Step, case, runner},
     frame::{BROADCAST, MULTICAST, Mac, link_local},
     host_tables::abi_fdb,
     model::{Entry, Frame, Kind, Member, Model, Outcome, Port, Receiver},
@@ -100,17 +100,7 @@ struct Bench(Case);
 
 impl Bench {
     fn new(change: impl FnOnce(&mut Model)) -> Self {
-        let port = Port {
-            uplink: false,
-            mtu: 1500,
-            hairpin: false,
-            isolated: false,
-            learning: true,
-            flood: true,
-            mcast_flood: true,
-            bcast_flood: true,
-        };
-        let ports = (1..=4).map(|slot| (slot, Port { uplink: slot == 1, ..port })).collect();
+        let ports = (1..=4).map(|slot| (slot, Port { uplink: slot == 1, ..PLAIN })).collect();
         let local = Entry { at: Member::Host { uplink: 1 }, kind: Kind::Local, seen: 0 };
         let mut model = Model {
             ports,

@@ -4,14 +4,19 @@
 mod object;
 mod run;
 
-use std::{cell::RefCell, collections::BTreeMap, fs};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use proptest::test_runner::TestCaseError;
 use vswitch_ebpf::abi::{SWITCHED_MARK, Stamp};
 use vswitch_tests::{
-    cases::{Case, Step, case, runner},
+    cases::{Case, PLAIN, Step, case, runner},
+    frame::{BROADCAST, MULTICAST, Mac, UNKNOWN},
     host_tables::{abi_fdb, ifindex},
-    model::{Frame, Member},
+    model::{Frame, Member, Model, Port},
     require,
     require::Need,
     topo::Netns,
@@ -52,7 +57,7 @@ fn the_programs_are_the_model() {
 fn a_switched_frame_passes_unseen_and_loses_its_mark() {
     require!(&needs());
     in_namespace(|mut object| {
-        let frame = Frame { dst: [2, 0, 0, 0, 0, 1], src: [2, 0, 0, 0, 0, 2], len: 60, gso: false };
+        let frame = Frame { dst: UNKNOWN, src: STATION, len: 60, gso: false };
         for program in [Program::Ingress, Program::Egress] {
             let ran = object.run(program, 1, &frame, SWITCHED_MARK);
             assert_eq!((ran.code, ran.mark), (TC_NEXT, 0), "{program:?}");
@@ -60,6 +65,39 @@ fn a_switched_frame_passes_unseen_and_loses_its_mark() {
         assert!(object.counted().is_empty() && object.fdb().is_empty());
     });
 }
+
+/// Otherwise the uplink's hook would take a clone for a frame of the host, and switch it a second time.
+#[test]
+fn clones_for_an_uplink_pass_its_own_hook_unseen() {
+    require!(&needs());
+    in_namespace(|mut object| {
+        let uplinks = [1, 2];
+        for slot in uplinks {
+            object.attach_egress(&format!("port{slot}"));
+        }
+        let host = Member::Host { uplink: 1 };
+        let port = |slot| (slot, Port { uplink: uplinks.contains(&slot), ..PLAIN });
+        let senders = [host, Member::Port(1), Member::Port(2), Member::Port(3), Member::Port(4)];
+        let frames =
+            [BROADCAST, MULTICAST, UNKNOWN].map(|dst| Frame { dst, src: STATION, len: 60, gso: false });
+        let steps = senders.iter().flat_map(|&from| frames.map(|frame| Step { after: 1, from, frame }));
+        let model = Model {
+            ports: (1..=4).map(port).collect(),
+            fdb: BTreeMap::new(),
+            fdb_max: 8,
+            ageing: 300,
+            refresh: 1,
+            now: 1000,
+            host_access: true,
+            host_uplink: Some(1),
+        };
+        let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: steps.collect() };
+        in_lock_step(&mut object, &case.slowed(UNIT), &mut Seen::default())
+            .unwrap_or_else(|failure| panic!("{failure}"));
+    });
+}
+
+const STATION: Mac = [2, 0, 0, 0, 0, 1];
 
 fn needs() -> Vec<Need> {
     let object = (!object::path().is_file()).then_some(Need::FileIn(object::VARIABLE));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, env, mem::size_of, path::PathBuf};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, MapData, PerCpuArray, xdp::DevMap},
-    programs::{SchedClassifier, Xdp},
+    programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
 use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Port, STAMP_SHIFT, Settings, Stamp};
 use vswitch_tests::{
@@ -99,6 +99,17 @@ impl Object {
             ballast: 0,
             _devmap: devmap,
         }
+    }
+
+    /// Puts the host's hook on an uplink, where clones for it will pass.
+    pub(crate) fn attach_egress(&mut self, ifname: &str) {
+        // Kernels with tcx need no qdisc, and may have none.
+        let _ = qdisc_add_clsact(ifname);
+        let name = Program::Egress.name();
+        let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program
+            .attach(ifname, TcAttachType::Egress)
+            .unwrap_or_else(|error| panic!("attach to {ifname}: {error:?}"));
     }
 
     /// Makes the kernel's switch the one in `tables`, except for its FDB.
