@@ -174,9 +174,10 @@ fn attach_tc(program: &PathBuf, ifname: &str, direction: TcAttachType) -> Result
 
 /// What the kernel's refusal means for the user.
 fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
-    let errno = match err {
-        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
-        _ => None,
+    let errno = if let ProgramError::SyscallError(SyscallError { io_error, .. }) = err {
+        io_error.raw_os_error()
+    } else {
+        None
     };
     let why = match errno {
         Some(libc::EBUSY | libc::EEXIST) => {
@@ -184,9 +185,8 @@ fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
         }
         Some(libc::EOPNOTSUPP) => "its driver has no native XDP: use --datapath tc".to_owned(),
         Some(libc::ERANGE | libc::EINVAL) => {
-            format!(
-                "its driver refuses (often for its MTU or number of queues): see `dmesg`, or use --datapath tc"
-            )
+            "its driver refuses (often for its MTU or number of queues): see `dmesg`, or use --datapath tc"
+                .to_owned()
         }
         Some(libc::ENODEV) => "the interface is gone".to_owned(),
         Some(libc::EPERM) => "not permitted: needs CAP_NET_ADMIN and CAP_BPF".to_owned(),

@@ -76,10 +76,8 @@ impl Pins {
             .mode(shared)
             .create(&parent)
             .with_context(|| format!("create {}", parent.display()))?;
-        let mut above = parent.as_path();
-        while above != Path::new(BPFFS) {
-            give_to_group(above);
-            above = above.parent().unwrap_or(Path::new(BPFFS));
+        for dir in parent.ancestors().take_while(|dir| *dir != Path::new(BPFFS)) {
+            give_to_group(dir);
         }
         for (dir, mode) in [
             (self.root.clone(), shared),

@@ -8,6 +8,7 @@ use std::{fs, os::fd::AsFd as _, path::PathBuf, time::Duration};
 use fresh::{Fresh, skipped};
 
 use super::*;
+use crate::config::{Datapath, Role};
 
 fn veth(peer: &Fresh) -> Veth<'_> {
     let mac = |last| Some([2, 0, 0, 0, 0, last]);

@@ -5,7 +5,8 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use super::{Fresh, Netlink, Readiness, Role, Wanted, XdpMode, readiness, skipped, veth};
+use super::{Fresh, Netlink, Readiness, XdpMode, readiness, skipped, veth};
+use crate::config::{Datapath, Role};
 use crate::net::ready::VETH_XDP_MTU;
 
 const PROG_LOAD: libc::c_int = 5;
@@ -72,9 +73,10 @@ fn a_program_is_seen_limits_the_peer_and_ends_its_segmentation() {
         let program = facts.link.xdp.unwrap();
         assert_eq!(program.mode, XdpMode::Native);
         assert_ne!(program.id, 0);
-        let refusal = readiness(&facts, Wanted::Auto, Role::Access, &[]).unwrap_err();
+        let refusal = readiness(&facts, Datapath::Auto, Role::Access, &[]).unwrap_err();
         assert!(refusal.reason.contains(&format!("another XDP program is attached (id {})", program.id)));
-        let Readiness { actions, .. } = readiness(&facts, Wanted::Xdp, Role::Access, &[program.id]).unwrap();
+        let Readiness { actions, .. } =
+            readiness(&facts, Datapath::Xdp, Role::Access, &[program.id]).unwrap();
         assert!(!actions.is_empty());
 
         let peer = facts.peer.unwrap();
@@ -103,6 +105,6 @@ fn the_peers_mtu_is_the_limit() {
         there.run("ip", &["link", "set", "eth0", "mtu", &mtu]);
         assert_eq!(attach(link.ifindex).unwrap_err().raw_os_error(), Some(libc::ERANGE));
         let (facts, _) = netlink.facts("web0").await.unwrap();
-        readiness(&facts, Wanted::Xdp, Role::Access, &[]).unwrap_err();
+        readiness(&facts, Datapath::Xdp, Role::Access, &[]).unwrap_err();
     });
 }
