@@ -133,6 +133,8 @@ pub mod fdb_flags {
     pub const STICKY: u8 = 1 << 1;
     /// The address belongs to the host's stack, reached through the uplink in the entry's slot.
     pub const HOST: u8 = 1 << 2;
+    /// Follows from an interface that vswitch made, and not from the user's word. The dataplane does not ask for it.
+    pub const DERIVED: u8 = 1 << 3;
     /// An address of the host itself: the bridge's "permanent".
     pub const LOCAL: u8 = STATIC | STICKY | HOST;
 }
@@ -243,8 +245,8 @@ pub struct PortRecord {
     pub datapath: u8,
     /// The datapath in use, in the same numbers; 0 while the interface is missing.
     pub active: u8,
-    /// Explicit padding, zero.
-    pub reserved: [u8; 2],
+    /// The first of the addresses that the user gave the port; zero if none.
+    pub first_mac: [u8; 6],
 }
 
 /// Bits of [`PortRecord::flags`].
@@ -283,7 +285,7 @@ mod tests {
         assert_eq!((size_of::<FdbKey>(), offset_of!(FdbKey, vlan)), (8, 6));
         assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));
         assert_eq!((size_of::<Counters>(), offset_of!(Counters, drops)), (192, 64));
-        assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (112, 96));
+        assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (116, 96));
         assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (24, 16));
     }
 
