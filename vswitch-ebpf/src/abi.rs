@@ -10,6 +10,9 @@ use crate::frame::MacAddr;
 /// Version of everything in this file; programs and pins of another version are never mixed.
 pub const ABI_VERSION: u32 = 1;
 
+/// Entries of the source lists of all ports together.
+pub const SOURCES_MAX: u32 = 8192;
+
 /// Number of port slots. Slot 0 is the host; ports have slots from 1.
 pub const MAX_PORTS: u32 = 1024;
 
@@ -40,10 +43,14 @@ pub struct Settings {
     pub refresh: u32,
     /// [`settings_flags`].
     pub flags: u32,
-    /// Slot of the uplink behind which the host lives; [`HOST_SLOT`] when the switch has no uplink and hence no host.
-    pub host_uplink: u16,
     /// One more than the highest slot in use: where a flood may stop looking.
     pub slots: u16,
+    /// Slot of the only uplink, by which frames for the outside leave; 0 with none or several.
+    pub wire: u16,
+    /// Slot of the access port in passthru mode; 0 if there is none.
+    pub passthru: u16,
+    /// Explicit padding, zero.
+    pub reserved: u16,
 }
 
 /// Bits of [`Settings::flags`].
@@ -52,6 +59,11 @@ pub mod settings_flags {
     pub const HOST_ACCESS: u32 = 1 << 0;
     /// Exactly the kernel macvlan's rules where vswitch differs from them on purpose.
     pub const MACVLAN_COMPAT: u32 = 1 << 1;
+    /// Some access port has a known address or a mode other than bridge: what arrives by an uplink may be the reflection
+    /// of what a port or the host has sent.
+    pub const STATIONS: u32 = 1 << 2;
+    /// Some access port is in source mode.
+    pub const SOURCES: u32 = 1 << 3;
 }
 
 /// A port as the dataplane needs it: element of the map `PORTS`, by slot. An all-zero element is a free slot.
@@ -90,6 +102,10 @@ pub mod port_flags {
     pub const XDP: u32 = 1 << 7;
     /// The interface is a veth whose peer is in another namespace: `bpf_redirect_peer` delivers.
     pub const PEER: u32 = 1 << 8;
+    /// Its interface is down or has no carrier. As with the bridge's and macvlan's, nothing is forwarded to it.
+    pub const DOWN: u32 = 1 << 9;
+    /// Source mode: frames from listed senders go to the listing ports alone (macvlan's `nodst`).
+    pub const NODST: u32 = 1 << 10;
     /// What a port has when the user says nothing.
     pub const DEFAULT: u32 = LEARNING | FLOOD | MCAST_FLOOD | BCAST_FLOOD;
 }
@@ -116,6 +132,25 @@ pub struct FdbKey {
     pub mac: MacAddr,
     /// The VLAN identifier; 0 while the switch is not VLAN-aware.
     pub vlan: u16,
+}
+
+/// Key of the map `SOURCES`: a sender, and a port in source mode that lists it. With slot 0 the sender alone: some port
+/// lists it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct SourceKey {
+    /// The sender's address.
+    pub mac: MacAddr,
+    /// The port's slot.
+    pub slot: u16,
+}
+
+/// Values of the map `SOURCES`.
+pub mod listed {
+    /// Listed.
+    pub const BY_PORT: u32 = 1;
+    /// Slot 0 only: a port with [`super::port_flags::NODST`] lists it.
+    pub const NODST: u32 = 1 << 1;
 }
 
 /// Value of the map `FDB`: one aligned word, so that a reader never sees the port of one store with the stamp of another.
@@ -280,9 +315,10 @@ mod tests {
     #[test]
     fn layout_is_the_one_of_version_1() {
         assert_eq!(ABI_VERSION, 1);
-        assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (16, 4));
+        assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (20, 4));
         assert_eq!((size_of::<Port>(), align_of::<Port>()), (16, 4));
         assert_eq!((size_of::<FdbKey>(), offset_of!(FdbKey, vlan)), (8, 6));
+        assert_eq!((size_of::<SourceKey>(), offset_of!(SourceKey, slot)), (8, 6));
         assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));
         assert_eq!((size_of::<Counters>(), offset_of!(Counters, drops)), (192, 64));
         assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (116, 96));

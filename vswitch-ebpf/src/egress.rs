@@ -1,40 +1,159 @@
 //! Step 5: from a destination that is allowed to a verdict.
 
 use crate::{
-    abi::Settings,
+    abi::{Port, Settings, listed, mode},
+    frame::MacAddr,
     ingress::Ingress,
+    learn::{Origin, OriginKind},
     lookup::Destination,
-    policy,
-    verdict::{DropReason, Target, Verdict},
+    policy::{self, compat, is_uplink},
+    tables::Tables,
+    verdict::{Action, DropReason, FloodKind, Target, Verdict},
 };
 
-/// The verdict for a frame of `wire_len` bytes from `ingress` to `destination`.
+/// What the verdict follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// What holds for the switch.
+    pub settings: Settings,
+    /// Who sent the frame.
+    pub ingress: Ingress,
+    /// Where it comes from in the end.
+    pub origin: Origin,
+    /// Its source address.
+    pub sender: MacAddr,
+    /// [`crate::frame::Frame::wire_len`].
+    pub wire_len: u32,
+}
+
+/// The verdict for a frame to `destination`.
 #[inline(always)]
-pub fn egress(settings: &Settings, ingress: &Ingress, destination: Destination, wire_len: u32) -> Verdict {
-    let out_of_the_wire = Verdict::forward(Target::new(ingress.slot, &ingress.port));
-    match destination {
-        Destination::Port(_, port) if ingress.from_host && !policy::reaches_host(&port, settings) => {
-            out_of_the_wire
-        }
-        // The host talking to an address of its own: where it would have gone without the switch.
-        Destination::Host(..) | Destination::LinkLocal if ingress.from_host => out_of_the_wire,
-        Destination::Host(uplink, port) if policy::reaches_host(&ingress.port, settings) => {
-            Verdict::host(Target::new(uplink, &port))
-        }
-        // Without host access a port's frames for the host leave by the uplink, as macvlan's do.
-        Destination::Port(slot, port) | Destination::Host(slot, port) => {
-            match policy::may_reach(ingress, slot, &port, wire_len) {
-                Ok(()) => Verdict::forward(Target::new(slot, &port)),
-                Err(reason) => Verdict::drop(reason),
-            }
-        }
-        Destination::LinkLocal => Verdict::host_here(),
-        Destination::Many(kind) => Verdict::flood(kind),
+pub fn egress(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
+    if facts.ingress.from_host {
+        return from_host(tables, facts, destination);
     }
+    if facts.ingress.from_wire() {
+        let verdict = from_wire(facts, destination);
+        return with_listed(tables, facts, verdict);
+    }
+    from_station(tables, facts, destination)
 }
 
 /// What becomes of a flood that reached this many ports: dropped if nobody, not even the host, had it.
 #[inline(always)]
-pub fn flooded(ports: u32, to_host: bool) -> Result<(), DropReason> {
-    if ports == 0 && !to_host { Err(DropReason::NoReceiver) } else { Ok(()) }
+pub fn flooded(origin: OriginKind, ports: u32, host: bool) -> Result<(), DropReason> {
+    match origin {
+        _ if ports != 0 || host => Ok(()),
+        OriginKind::Fresh => Err(DropReason::NoReceiver),
+        OriginKind::Sibling | OriginKind::Host => Err(DropReason::Reflected),
+    }
+}
+
+/// The host sends: out of the wire that its routing has chosen, unless a port is known to have the address.
+#[inline(always)]
+fn from_host(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
+    let Facts { settings, ingress, sender, wire_len, .. } = facts;
+    let out_of_the_wire = Verdict::forward(Target::new(ingress.slot, &ingress.port));
+    match destination {
+        Destination::Port(slot, port)
+            if policy::reaches_host(&port, settings.flags)
+                && (is_uplink(&port)
+                    || port.mode != mode::SOURCE
+                    || policy::lists(tables, settings.flags, slot, &port, *sender)) =>
+        {
+            to_port(ingress, slot, &port, *wire_len)
+        }
+        Destination::Many(kind) => Verdict::flood(kind),
+        // Also the host talking to an address of its own: where it would have gone without the switch.
+        Destination::Port(..)
+        | Destination::Host(..)
+        | Destination::Down
+        | Destination::LinkLocal
+        | Destination::Pause => out_of_the_wire,
+    }
+}
+
+/// A frame from outside, or a reflection.
+#[inline(always)]
+fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
+    let Facts { settings, ingress, origin, wire_len, .. } = facts;
+    match destination {
+        Destination::Port(_, port) if policy::is_kept_private(settings.flags, origin, &port) => {
+            Verdict::drop(DropReason::Private)
+        }
+        // Its own address does not lead to a port in source mode.
+        Destination::Port(_, port) if port.mode == mode::SOURCE => Verdict::flood(FloodKind::UnknownUnicast),
+        Destination::Port(slot, port) => to_port(ingress, slot, &port, *wire_len),
+        Destination::Host(uplink, port) => Verdict::host(Target::new(uplink, &port)),
+        Destination::Many(kind) => Verdict::flood(kind),
+        // Without passthru the kernel looks for a child that is up, and lets its stack have the frame else.
+        Destination::Down if compat(settings.flags) && settings.passthru == 0 => Verdict::host_here(),
+        Destination::Down => Verdict::drop(DropReason::PortDown),
+        Destination::LinkLocal | Destination::Pause => Verdict::host_here(),
+    }
+}
+
+/// A frame from an access port: to a sibling if both are in bridge mode, to the host, or by the wire.
+#[inline(always)]
+fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
+    let Facts { settings, ingress, wire_len, .. } = facts;
+    match destination {
+        Destination::Port(slot, port) if is_uplink(&port) => to_port(ingress, slot, &port, *wire_len),
+        Destination::Port(slot, port) if policy::siblings(&ingress.port, &port) => {
+            let verdict = to_port(ingress, slot, &port, *wire_len);
+            with_listed(tables, facts, verdict)
+        }
+        Destination::Host(uplink, port) if policy::reaches_host(&ingress.port, settings.flags) => {
+            Verdict::host(Target::new(uplink, &port))
+        }
+        Destination::Many(kind) => Verdict::flood(kind),
+        Destination::LinkLocal => Verdict::host_here(),
+        Destination::Down if !compat(settings.flags) && ingress.port.mode == mode::BRIDGE => {
+            Verdict::drop(DropReason::PortDown)
+        }
+        Destination::Port(..) | Destination::Host(..) | Destination::Down | Destination::Pause => {
+            to_wire(tables, facts)
+        }
+    }
+}
+
+/// Out by the only uplink, or by all of them.
+#[inline(always)]
+fn to_wire(tables: &impl Tables, facts: &Facts) -> Verdict {
+    let Facts { settings, ingress, wire_len, .. } = facts;
+    match tables.port(settings.wire) {
+        Some(port) if settings.wire != 0 => to_port(ingress, settings.wire, &port, *wire_len),
+        Some(_) | None => Verdict::flood(FloodKind::Wire),
+    }
+}
+
+/// Adds the ports in source mode that list the sender; with `nodst` they alone have the frame (macvlan's
+/// `macvlan_forward_source`).
+#[inline(always)]
+fn with_listed(tables: &impl Tables, facts: &Facts, verdict: Verdict) -> Verdict {
+    let says = policy::listed_by_any(tables, facts.settings.flags, facts.sender);
+    if says == 0 {
+        return verdict;
+    }
+    if says & listed::NODST != 0 {
+        return Verdict::flood(FloodKind::Listed);
+    }
+    match verdict.action {
+        Action::Forward => Verdict::known(FloodKind::Known, verdict.target),
+        Action::Host => Verdict::known(FloodKind::KnownHost, verdict.target),
+        Action::HostHere => {
+            let ingress = &facts.ingress;
+            Verdict::known(FloodKind::KnownHost, Target::new(ingress.slot, &ingress.port))
+        }
+        Action::Drop => Verdict::flood(FloodKind::Listed),
+        Action::Flood => verdict,
+    }
+}
+
+#[inline(always)]
+fn to_port(ingress: &Ingress, slot: u16, port: &Port, wire_len: u32) -> Verdict {
+    match policy::may_reach(ingress, slot, port, wire_len) {
+        Ok(()) => Verdict::forward(Target::new(slot, port)),
+        Err(reason) => Verdict::drop(reason),
+    }
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     abi::{FdbKey, HOST_SLOT, Settings},
-    egress::egress,
-    frame::Frame,
+    egress::{Facts, egress},
+    frame::{Frame, MacAddr},
     ingress::{Hook, Ingress, admit, sender},
-    learn::learn,
+    learn::{Origin, OriginKind, learn},
     lookup::lookup,
     policy::Flood,
     tables::Tables,
@@ -13,16 +13,12 @@ use crate::{
 };
 
 /// What was decided, and for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Decision {
-    /// Who sent the frame.
-    pub ingress: Ingress,
-    /// What held for the switch when it was decided.
-    pub settings: Settings,
+    /// What it follows from.
+    pub facts: Facts,
     /// Whether the source address found no room in the FDB.
     pub fdb_full: bool,
-    /// [`Frame::wire_len`].
-    pub wire_len: u32,
     /// Where the frame goes.
     pub verdict: Verdict,
 }
@@ -31,18 +27,27 @@ impl Decision {
     /// The slot whose receive counters count the frame.
     #[inline(always)]
     pub const fn counted(&self) -> u16 {
-        if self.ingress.from_host { HOST_SLOT } else { self.ingress.slot }
+        if self.ingress().from_host { HOST_SLOT } else { self.ingress().slot }
+    }
+
+    /// Who sent the frame.
+    #[inline(always)]
+    pub const fn ingress(&self) -> &Ingress {
+        &self.facts.ingress
+    }
+
+    /// What held for the switch.
+    #[inline(always)]
+    pub const fn settings(&self) -> &Settings {
+        &self.facts.settings
     }
 
     /// The question that each port is asked if the frame is for many.
     #[inline(always)]
     pub const fn flood(&self) -> Flood {
-        Flood {
-            kind: self.verdict.kind,
-            ingress: self.ingress,
-            settings: self.settings.flags,
-            wire_len: self.wire_len,
-        }
+        let Facts { settings, ingress, origin, sender, wire_len } = self.facts;
+        let Verdict { kind, target, .. } = self.verdict;
+        Flood { kind, ingress, origin, sender, target, settings: settings.flags, wire_len }
     }
 }
 
@@ -51,17 +56,18 @@ impl Decision {
 pub fn decide(frame: &impl Frame, tables: &impl Tables, hook: Hook) -> Option<Decision> {
     let ingress = sender(tables, hook)?;
     let settings = tables.settings();
-    let wire_len = frame.wire_len();
-    let mut fdb_full = false;
-    let verdict = match admit(frame, &ingress) {
-        Ok(addresses) => {
-            let source = FdbKey { mac: addresses.source, vlan: 0 };
-            let destination = FdbKey { mac: addresses.destination, vlan: 0 };
-            fdb_full = !learn(tables, &settings, &ingress, source);
-            let destination = lookup(tables, &settings, destination);
-            egress(&settings, &ingress, destination, wire_len)
-        }
-        Err(reason) => Verdict::drop(reason),
+    let origin = Origin { kind: OriginKind::Fresh, slot: 0, mode: 0 };
+    let mut facts = Facts { settings, ingress, origin, sender: MacAddr([0; 6]), wire_len: frame.wire_len() };
+    let header = match admit(frame, &settings, &ingress) {
+        Ok(header) => header,
+        Err(reason) => return Some(Decision { facts, fdb_full: false, verdict: Verdict::drop(reason) }),
     };
-    Some(Decision { ingress, settings, fdb_full, wire_len, verdict })
+    facts.sender = header.source;
+    let source = FdbKey { mac: header.source, vlan: 0 };
+
+    let learned = learn(tables, &settings, &ingress, source);
+    facts.origin = learned.origin;
+    let destination = lookup(tables, &settings, &ingress, &header);
+    let verdict = egress(tables, &facts, destination);
+    Some(Decision { facts, fdb_full: learned.fdb_full, verdict })
 }

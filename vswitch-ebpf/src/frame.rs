@@ -66,21 +66,30 @@ impl core::fmt::Display for MacAddr {
     }
 }
 
-/// The addresses of an Ethernet header.
+/// An Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct Header {
     /// Where the frame goes.
     pub destination: MacAddr,
     /// Where it says that it comes from.
     pub source: MacAddr,
+    /// What it carries; the tag's protocol for a frame that is tagged in-band.
+    pub ethertype: u16,
 }
 
-impl Addresses {
+/// EtherType of MAC control frames, of which pause frames are the only ones in use (ETH_P_PAUSE).
+pub const ETH_P_PAUSE: u16 = 0x8808;
+
+impl Header {
     /// Reads them; `None` if the frame is shorter than an Ethernet header.
     #[inline(always)]
     pub fn read(frame: &impl Frame) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, _, _] = frame.load::<{ ETH_HLEN as usize }>(0)?;
-        Some(Self { destination: MacAddr([a, b, c, d, e, f]), source: MacAddr([g, h, i, j, k, l]) })
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = frame.load::<{ ETH_HLEN as usize }>(0)?;
+        Some(Self {
+            destination: MacAddr([a, b, c, d, e, f]),
+            source: MacAddr([g, h, i, j, k, l]),
+            ethertype: u16::from_be_bytes([m, n]),
+        })
     }
 }
 
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_short_frame_has_no_addresses() {
-        assert_eq!(Addresses::read(&[0u8; 13].as_slice()), None);
-        assert!(Addresses::read(&[0u8; 14].as_slice()).is_some());
+        assert_eq!(Header::read(&[0u8; 13].as_slice()), None);
+        assert!(Header::read(&[0u8; 14].as_slice()).is_some());
     }
 }

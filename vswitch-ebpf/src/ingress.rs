@@ -1,8 +1,8 @@
 //! Step 1: which port did the frame enter by, and may it enter at all?
 
 use crate::{
-    abi::Port,
-    frame::{Addresses, Frame},
+    abi::{Port, Settings, port_flags, settings_flags},
+    frame::{Frame, Header},
     tables::Tables,
     verdict::DropReason,
 };
@@ -27,6 +27,14 @@ pub struct Ingress {
     pub from_host: bool,
 }
 
+impl Ingress {
+    /// Whether it came in by an uplink.
+    #[inline(always)]
+    pub const fn from_wire(&self) -> bool {
+        !self.from_host && self.port.flags & port_flags::UPLINK != 0
+    }
+}
+
 /// The sender of a frame; `None` if its interface is no member of the switch.
 #[inline(always)]
 pub fn sender(tables: &impl Tables, hook: Hook) -> Option<Ingress> {
@@ -35,21 +43,29 @@ pub fn sender(tables: &impl Tables, hook: Hook) -> Option<Ingress> {
         Hook::SentByHost(ifindex) => (ifindex, true),
     };
     let slot = tables.slot_of(ifindex)?;
-    Some(Ingress { slot, port: tables.port(slot)?, from_host })
+    let mut port = tables.port(slot)?;
+    if port.flags & port_flags::DOWN != 0 && !from_host {
+        // The controller, which sets the flag, may have ended before the interface came up.
+        port.flags &= !port_flags::DOWN;
+        tables.revive(slot);
+    }
+    Some(Ingress { slot, port, from_host })
 }
 
-/// The frame's addresses, if it may enter. The host may send what it likes: its stack was there before the switch.
+/// The frame's header, if it may enter.
+///
+/// The host may send what it likes: its stack was there before the switch. macvlan does not look either.
 #[inline(always)]
-pub fn admit(frame: &impl Frame, ingress: &Ingress) -> Result<Addresses, DropReason> {
-    let addresses = Addresses::read(frame).ok_or(DropReason::Malformed)?;
-    if ingress.from_host {
-        return Ok(addresses);
+pub fn admit(frame: &impl Frame, settings: &Settings, ingress: &Ingress) -> Result<Header, DropReason> {
+    let header = Header::read(frame).ok_or(DropReason::Malformed)?;
+    if ingress.from_host || settings.flags & settings_flags::MACVLAN_COMPAT != 0 {
+        return Ok(header);
     }
-    if !addresses.source.is_station() {
+    if !header.source.is_station() {
         return Err(DropReason::InvalidSource);
     }
-    if addresses.destination.link_local() == Some(1) {
+    if header.destination.link_local() == Some(1) {
         return Err(DropReason::Pause);
     }
-    Ok(addresses)
+    Ok(header)
 }

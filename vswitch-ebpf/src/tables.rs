@@ -1,6 +1,6 @@
 //! What a decision may look up or change: the seam between the pure path and the BPF maps.
 
-use crate::abi::{FdbEntry, FdbKey, Port, Settings, Stamp};
+use crate::abi::{FdbEntry, FdbKey, Port, Settings, SourceKey, Stamp};
 
 /// The switch's state. The BPF side implements it over maps, host tests over collections.
 pub trait Tables {
@@ -13,8 +13,14 @@ pub trait Tables {
     /// The port in a slot; `None` if the slot is free or its interface is missing.
     fn port(&self, slot: u16) -> Option<Port>;
 
+    /// Takes [`crate::abi::port_flags::DOWN`] from a port: it has just sent a frame.
+    fn revive(&self, slot: u16);
+
     /// The FDB's entry for an address.
     fn fdb(&self, key: FdbKey) -> Option<FdbEntry>;
+
+    /// What [`crate::abi::listed`] says of a sender and a port; 0: nothing.
+    fn listed(&self, key: SourceKey) -> u32;
 
     /// Adds an entry that [`Tables::fdb`] did not find. If another CPU was first, its entry stays.
     /// Returns whether there was room.

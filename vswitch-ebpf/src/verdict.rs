@@ -10,7 +10,8 @@ use crate::abi::Port;
 pub struct Verdict {
     /// What to do.
     pub action: Action,
-    /// With [`Action::Forward`] the port that has it, with [`Action::Host`] the uplink whose stack has it.
+    /// With [`Action::Forward`] and [`FloodKind::Known`] the port that has it, with [`Action::Host`] and
+    /// [`FloodKind::KnownHost`] the uplink whose stack has it.
     pub target: Target,
     /// With [`Action::Flood`], why the frame is for many.
     pub kind: FloodKind,
@@ -24,7 +25,8 @@ pub struct Verdict {
 pub enum Action {
     /// To one port. If that is the uplink through which the host is sending, out of its wire.
     Forward,
-    /// To every port that [`crate::policy::floods_to`] allows, and to the host if [`crate::policy::floods_to_host`].
+    /// To every port that [`crate::policy::floods_to`] allows, and to the host's stack behind every uplink that
+    /// [`crate::policy::floods_to_host`] names.
     Flood,
     /// To the host's stack, behind an uplink.
     Host,
@@ -52,6 +54,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn flood(kind: FloodKind) -> Self {
         Self { action: Action::Flood, kind, ..Self::BLANK }
+    }
+
+    /// To one port or the host, and to the ports that list the sender.
+    #[inline(always)]
+    pub const fn known(kind: FloodKind, target: Target) -> Self {
+        Self { action: Action::Flood, kind, target, ..Self::BLANK }
     }
 
     /// To the host behind this uplink.
@@ -101,6 +109,14 @@ pub enum FloodKind {
     Multicast,
     /// ff:ff:ff:ff:ff:ff.
     Broadcast,
+    /// It leaves by the uplinks.
+    Wire,
+    /// One port has it, and so have the ports that list its sender.
+    Known,
+    /// The host has it, and so have the ports that list its sender.
+    KnownHost,
+    /// Only the ports that list its sender have it.
+    Listed,
 }
 
 impl FloodKind {
@@ -108,8 +124,8 @@ impl FloodKind {
     #[inline(always)]
     pub const fn is_group(self) -> bool {
         match self {
-            Self::UnknownUnicast => false,
             Self::Multicast | Self::Broadcast => true,
+            Self::UnknownUnicast | Self::Wire | Self::Known | Self::KnownHost | Self::Listed => false,
         }
     }
 }
@@ -132,11 +148,17 @@ pub enum DropReason {
     MtuExceeded = 5,
     /// A frame for many that no port may have.
     NoReceiver = 6,
+    /// A private port and a sibling exchange nothing, not even through a reflecting switch.
+    Private = 7,
+    /// What a port or the host has sent came back by an uplink, and everybody has had it.
+    Reflected = 8,
+    /// The destination's port is down or its interface is missing.
+    PortDown = 9,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::InvalidSource,
         Self::Pause,
@@ -144,6 +166,9 @@ impl DropReason {
         Self::Isolated,
         Self::MtuExceeded,
         Self::NoReceiver,
+        Self::Private,
+        Self::Reflected,
+        Self::PortDown,
     ];
 
     /// The reason's name in the CLI, JSON and documents.
@@ -156,6 +181,9 @@ impl DropReason {
             Self::Isolated => "isolated",
             Self::MtuExceeded => "mtu_exceeded",
             Self::NoReceiver => "no_receiver",
+            Self::Private => "private",
+            Self::Reflected => "reflected",
+            Self::PortDown => "port_down",
         }
     }
 }

@@ -15,7 +15,6 @@ use vswitch_ebpf::{
     forward::Decision,
     frame::Frame as _,
     policy::{Flood, floods_to, floods_to_host},
-    tables::Tables as _,
     verdict::{Action, DropReason, Target, Verdict},
 };
 
@@ -64,14 +63,14 @@ pub(crate) fn xdp(ctx: &XdpContext, decision: &Decision) -> u32 {
     let target = decision.verdict.target;
     match decision.verdict.action {
         Action::Forward if target.flags & port_flags::XDP != 0 => {
+            let hairpin = target.slot == decision.ingress().slot;
+            // The kernel empties an element when its interface goes: then tc decides again.
+            if !hairpin && DEVMAP.redirect(u32::from(target.slot), u64::from(XDP_PASS)).is_err() {
+                return XDP_PASS;
+            }
             count_received(decision, len, |counters| counters.forwarded += 1);
             count_sent(target.slot, len);
-            if target.slot == decision.ingress.slot {
-                return xdp_action::XDP_TX;
-            }
-            match DEVMAP.redirect(u32::from(target.slot), 0) {
-                Ok(action) | Err(action) => action,
-            }
+            if hairpin { xdp_action::XDP_TX } else { xdp_action::XDP_REDIRECT }
         }
         Action::Drop => {
             count_drop(decision, len, decision.verdict.reason);
@@ -95,13 +94,16 @@ pub(crate) fn received(ctx: &TcContext, decision: &Decision) -> i32 {
                 // SAFETY: no memory is passed.
                 return unsafe { bpf_redirect_peer(target.ifindex, 0) } as i32;
             }
-            send(ctx, &target)
+            hand_over(ctx, &Delivery { target, to_stack: false })
         }
         Action::Flood => flood(ctx, decision, len),
         Action::Host => {
             count_received(decision, len, |counters| counters.host += 1);
             count_sent(HOST_SLOT, len);
-            to_host(ctx, decision, &target)
+            if target.slot == decision.ingress().slot {
+                return TC_NEXT;
+            }
+            hand_over(ctx, &Delivery { target, to_stack: true })
         }
         Action::HostHere => {
             count_received(decision, len, |counters| counters.host += 1);
@@ -125,17 +127,12 @@ pub(crate) fn sent_by_host(ctx: &TcContext, decision: &Decision) -> i32 {
         Action::Forward => {
             count_received(decision, len, |counters| counters.forwarded += 1);
             count_sent(target.slot, len);
-            if target.slot == decision.ingress.slot { TC_NEXT } else { send(ctx, &target) }
+            if target.slot == decision.ingress().slot {
+                return TC_NEXT;
+            }
+            hand_over(ctx, &Delivery { target, to_stack: false })
         }
-        Action::Flood => {
-            let mark = mark(ctx);
-            let offered = offer_to_all(ctx, decision, len);
-            clone(ctx.skb.skb, &offered.last);
-            count_received(decision, len, |counters| counters.forwarded += 1);
-            // The frame itself leaves by the wire, with the mark that the host gave it.
-            ctx.set_mark(mark);
-            TC_NEXT
-        }
+        Action::Flood => flood(ctx, decision, len),
         Action::Drop => {
             count_drop(decision, len, decision.verdict.reason);
             TC_DROP
@@ -145,13 +142,12 @@ pub(crate) fn sent_by_host(ctx: &TcContext, decision: &Decision) -> i32 {
     }
 }
 
-/// Copies for the ports, and the frame itself for the host or else for the last port.
+/// Copies for all who may have the frame but one, and the frame itself for that one.
 #[inline(always)]
 fn flood(ctx: &TcContext, decision: &Decision, len: u32) -> i32 {
-    let uplink = decision.settings.host_uplink;
-    let host = floods_to_host(&decision.flood(), uplink);
+    let mark = mark(ctx);
     let offered = offer_to_all(ctx, decision, len);
-    if let Err(reason) = flooded(offered.ports, host) {
+    if let Err(reason) = flooded(decision.facts.origin.kind, offered.ports, offered.host) {
         count_drop(decision, len, reason);
         return TC_DROP;
     }
@@ -160,44 +156,73 @@ fn flood(ctx: &TcContext, decision: &Decision, len: u32) -> i32 {
         counters.forwarded += ports;
         counters.host += 1 - ports;
     });
-    if !host {
-        return send(ctx, &offered.last);
+    if !offered.stays {
+        return hand_over(ctx, &offered.last);
     }
     clone(ctx.skb.skb, &offered.last);
-    ctx.set_mark(0);
-    count_sent(HOST_SLOT, len);
-    match Maps.port(uplink) {
-        Some(port) => to_host(ctx, decision, &Target::new(uplink, &port)),
-        None => TC_DROP,
+    // It goes on where it is, to the stack or out of the host's wire, with the mark that it had.
+    ctx.set_mark(mark);
+    TC_NEXT
+}
+
+/// One receiver of a frame.
+#[derive(Clone, Copy)]
+struct Delivery {
+    target: Target,
+    /// Whether it is the host's stack behind the target, and not the target's far end.
+    to_stack: bool,
+}
+
+impl Delivery {
+    /// Through an uplink a frame meets this program's twin at the other hook, which must not decide again.
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        if self.target.flags & port_flags::UPLINK != 0 { SWITCHED_MARK } else { 0 }
+    }
+
+    #[inline(always)]
+    fn redirect_flags(&self) -> u64 {
+        if self.to_stack { u64::from(BPF_F_INGRESS) } else { 0 }
     }
 }
 
-/// Sends the frame itself out of a port's interface. Through an uplink it will meet `vswitch_out`.
+/// Gives the frame itself away.
 #[inline(always)]
-fn send(ctx: &TcContext, target: &Target) -> i32 {
-    ctx.set_mark(mark_for(target));
+fn hand_over(ctx: &TcContext, delivery: &Delivery) -> i32 {
+    ctx.set_mark(delivery.mark());
     // SAFETY: no memory is passed.
-    unsafe { bpf_redirect(target.ifindex, 0) as i32 }
+    unsafe { bpf_redirect(delivery.target.ifindex, delivery.redirect_flags()) as i32 }
 }
 
-/// Hands the frame itself to the stack behind an uplink. If it entered elsewhere it will meet `vswitch_in` there.
+/// Gives a copy away; nothing for the interface 0.
 #[inline(always)]
-fn to_host(ctx: &TcContext, decision: &Decision, uplink: &Target) -> i32 {
-    if uplink.slot == decision.ingress.slot {
-        return TC_NEXT;
+fn clone(skb: *mut __sk_buff, delivery: &Delivery) {
+    if delivery.target.ifindex == 0 {
+        return;
     }
-    ctx.set_mark(SWITCHED_MARK);
-    // SAFETY: no memory is passed.
-    unsafe { bpf_redirect(uplink.ifindex, u64::from(BPF_F_INGRESS)) as i32 }
+    // SAFETY: `skb` is the program's context; the mark may be written, and packet pointers are not used after the call.
+    let error = unsafe {
+        (*skb).mark = delivery.mark();
+        bpf_clone_redirect(skb, delivery.target.ifindex, delivery.redirect_flags())
+    };
+    if error != 0 {
+        count(delivery.target.slot, |counters| {
+            counters.tx_errors += 1;
+        });
+    }
 }
 
-/// What is known after all ports had been offered a flooded frame.
+/// What is known after all had been offered a flooded frame.
 #[derive(Clone, Copy)]
 struct Offered {
     /// How many ports may have it, the host's own wire included.
     ports: u32,
-    /// The last of them, which has not been sent its copy yet: it can have the frame itself. Interface 0 if none.
-    last: Target,
+    /// Whether the host may have it.
+    host: bool,
+    /// Whether the frame itself goes on at this hook.
+    stays: bool,
+    /// Who has not been given a copy yet: the frame itself may do.
+    last: Delivery,
 }
 
 struct Offer {
@@ -207,13 +232,13 @@ struct Offer {
     offered: Offered,
 }
 
-/// Sends a copy to every port that may have it but the last.
+/// Gives a copy to all who may have one but the last.
 #[inline(always)]
 fn offer_to_all(ctx: &TcContext, decision: &Decision, len: u32) -> Offered {
-    let last = Target { slot: 0, ifindex: 0, flags: 0 };
-    let mut offer =
-        Offer { skb: ctx.skb.skb, flood: decision.flood(), len, offered: Offered { ports: 0, last } };
-    let slots = u32::from(decision.settings.slots).saturating_sub(1);
+    let target = Target { slot: 0, ifindex: 0, flags: 0 };
+    let offered = Offered { ports: 0, host: false, stays: false, last: Delivery { target, to_stack: false } };
+    let mut offer = Offer { skb: ctx.skb.skb, flood: decision.flood(), len, offered };
+    let slots = u32::from(decision.settings().slots).saturating_sub(1);
     let state: *mut Offer = &mut offer;
     // SAFETY: `offer_one` has the signature that bpf_loop calls, and `state` outlives the call.
     unsafe { bpf_loop(slots, offer_one as *mut c_void, state.cast(), 0) };
@@ -227,40 +252,30 @@ extern "C" fn offer_one(index: u32, state: *mut c_void) -> i64 {
     let Some(port) = PORTS.get(u32::from(slot)) else {
         return 1;
     };
-    if !floods_to(&offer.flood, slot, port) {
-        return 0;
+    let here = slot == offer.flood.ingress.slot;
+    if floods_to_host(&offer.flood, slot, port) {
+        offer.offered.host = true;
+        count_sent(HOST_SLOT, offer.len);
+        deliver(offer, Delivery { target: Target::new(slot, port), to_stack: true }, here);
     }
-    offer.offered.ports += 1;
-    count_sent(slot, offer.len);
-    if slot == offer.flood.ingress.slot && offer.flood.ingress.from_host {
-        return 0;
+    if floods_to(&Maps, &offer.flood, slot, port) {
+        offer.offered.ports += 1;
+        count_sent(slot, offer.len);
+        let stays = here && offer.flood.ingress.from_host;
+        deliver(offer, Delivery { target: Target::new(slot, port), to_stack: false }, stays);
     }
-    clone(offer.skb, &offer.offered.last);
-    offer.offered.last = Target::new(slot, port);
     0
 }
 
-/// Sends a copy out of a port's interface.
+/// Notes one more receiver, and gives the one before its copy. If the frame `stays` at this hook, that is the delivery.
 #[inline(always)]
-fn clone(skb: *mut __sk_buff, target: &Target) {
-    if target.ifindex == 0 {
+fn deliver(offer: &mut Offer, delivery: Delivery, stays: bool) {
+    if stays {
+        offer.offered.stays = true;
         return;
     }
-    // SAFETY: `skb` is the program's context; the mark may be written, and packet pointers are not used after the call.
-    let error = unsafe {
-        (*skb).mark = mark_for(target);
-        bpf_clone_redirect(skb, target.ifindex, 0)
-    };
-    if error != 0 {
-        count(target.slot, |counters| {
-            counters.tx_errors += 1;
-        });
-    }
-}
-
-#[inline(always)]
-fn mark_for(target: &Target) -> u32 {
-    if target.flags & port_flags::UPLINK != 0 { SWITCHED_MARK } else { 0 }
+    clone(offer.skb, &offer.offered.last);
+    offer.offered.last = delivery;
 }
 
 #[inline(always)]

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, STAMP_SHIFT,
-        Settings, Stamp,
+        Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, SOURCES_MAX,
+        STAMP_SHIFT, Settings, SourceKey, Stamp, port_flags,
     },
     tables::Tables,
 };
@@ -28,6 +28,10 @@ pub(crate) static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PORTS
 /// Preallocated and with a limit. Not LRU, which would let one port evict everybody's entries.
 #[map]
 pub(crate) static FDB: HashMap<FdbKey, FdbEntry> = HashMap::with_max_entries(DEFAULT_FDB_MAX, 0);
+
+/// The source lists of the ports in source mode. Userspace writes, the dataplane reads.
+#[map]
+pub(crate) static SOURCES: HashMap<SourceKey, u32> = HashMap::with_max_entries(SOURCES_MAX, 0);
 
 /// By slot.
 #[map]
@@ -67,10 +71,25 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn revive(&self, slot: u16) {
+        if let Some(port) = PORTS.get_ptr_mut(u32::from(slot)) {
+            // SAFETY: an element of an array is never freed. Userspace may store a whole element at the same time; then
+            // its word stands, and the next frame revives the port again.
+            unsafe { (*port).flags &= !port_flags::DOWN };
+        }
+    }
+
+    #[inline(always)]
     fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
         // SAFETY: a copy of one aligned word. If the element was recycled for another address in between, the answer
         // is that address' port: one frame may go astray, no memory does.
         unsafe { FDB.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn listed(&self, key: SourceKey) -> u32 {
+        // SAFETY: a copy of one aligned word; a recycled element tells of another sender or port, for one frame.
+        unsafe { SOURCES.get(key) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]
