@@ -5,7 +5,7 @@ use crate::{
     frame::MacAddr,
     ingress::Ingress,
     learn::{Origin, OriginKind},
-    lookup::Destination,
+    lookup::{Destination, Place},
     policy::{self, compat, is_uplink},
     tables::Tables,
     verdict::{Action, DropReason, FloodKind, Target, Verdict},
@@ -29,14 +29,19 @@ pub struct Facts {
 /// The verdict for a frame to `destination`.
 #[inline(always)]
 pub fn egress(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
-    if facts.ingress.from_host {
+    let ingress = &facts.ingress;
+    if ingress.from_host {
         return from_host(tables, facts, destination);
     }
-    if facts.ingress.from_wire() {
-        let verdict = from_wire(facts, destination);
-        return with_listed(tables, facts, verdict);
-    }
-    from_station(tables, facts, destination)
+    let (verdict, received) = if ingress.from_wire() {
+        (from_wire(facts, destination), true)
+    } else {
+        // What one sibling sends to another enters the kernel's macvlan as if it were received.
+        let to_sibling =
+            matches!(destination.place, Place::Port) && policy::siblings(&ingress.port, &destination.port);
+        (from_station(tables, facts, destination), to_sibling && !is_uplink(&destination.port))
+    };
+    if received { with_listed(tables, facts, verdict) } else { verdict }
 }
 
 /// What becomes of a flood that reached this many ports: dropped if nobody, not even the host, had it.
@@ -53,23 +58,20 @@ pub fn flooded(origin: OriginKind, ports: u32, host: bool) -> Result<(), DropRea
 #[inline(always)]
 fn from_host(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
     let Facts { settings, ingress, sender, wire_len, .. } = facts;
-    let out_of_the_wire = Verdict::forward(Target::new(ingress.slot, &ingress.port));
-    match destination {
-        Destination::Port(slot, port)
+    let Destination { place, slot, port, kind } = destination;
+    match place {
+        Place::Port
             if policy::reaches_host(&port, settings.flags)
-                && (is_uplink(&port)
-                    || port.mode != mode::SOURCE
+                && (port.mode != mode::SOURCE
                     || policy::lists(tables, settings.flags, slot, &port, *sender)) =>
         {
             to_port(ingress, slot, &port, *wire_len)
         }
-        Destination::Many(kind) => Verdict::flood(kind),
+        Place::Many => Verdict::flood(kind),
         // Also the host talking to an address of its own: where it would have gone without the switch.
-        Destination::Port(..)
-        | Destination::Host(..)
-        | Destination::Down
-        | Destination::LinkLocal
-        | Destination::Pause => out_of_the_wire,
+        Place::Port | Place::Host | Place::Down | Place::LinkLocal | Place::Pause => {
+            Verdict::forward(Target::new(ingress.slot, &ingress.port))
+        }
     }
 }
 
@@ -77,19 +79,20 @@ fn from_host(tables: &impl Tables, facts: &Facts, destination: Destination) -> V
 #[inline(always)]
 fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
     let Facts { settings, ingress, origin, wire_len, .. } = facts;
-    match destination {
-        Destination::Port(_, port) if policy::is_kept_private(settings.flags, origin, &port) => {
+    let Destination { place, slot, port, kind } = destination;
+    match place {
+        Place::Port if policy::is_kept_private(settings.flags, origin, &port) => {
             Verdict::drop(DropReason::Private)
         }
         // Its own address does not lead to a port in source mode.
-        Destination::Port(_, port) if port.mode == mode::SOURCE => Verdict::flood(FloodKind::UnknownUnicast),
-        Destination::Port(slot, port) => to_port(ingress, slot, &port, *wire_len),
-        Destination::Host(uplink, port) => Verdict::host(Target::new(uplink, &port)),
-        Destination::Many(kind) => Verdict::flood(kind),
+        Place::Port if port.mode == mode::SOURCE => Verdict::flood(FloodKind::UnknownUnicast),
+        Place::Port => to_port(ingress, slot, &port, *wire_len),
+        Place::Host => Verdict::host(Target::new(slot, &port)),
+        Place::Many => Verdict::flood(kind),
         // Without passthru the kernel looks for a child that is up, and lets its stack have the frame else.
-        Destination::Down if compat(settings.flags) && settings.passthru == 0 => Verdict::host_here(),
-        Destination::Down => Verdict::drop(DropReason::PortDown),
-        Destination::LinkLocal | Destination::Pause => Verdict::host_here(),
+        Place::Down if compat(settings.flags) && settings.passthru == 0 => Verdict::host_here(),
+        Place::Down => Verdict::drop(DropReason::PortDown),
+        Place::LinkLocal | Place::Pause => Verdict::host_here(),
     }
 }
 
@@ -97,23 +100,20 @@ fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
 #[inline(always)]
 fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
     let Facts { settings, ingress, wire_len, .. } = facts;
-    match destination {
-        Destination::Port(slot, port) if is_uplink(&port) => to_port(ingress, slot, &port, *wire_len),
-        Destination::Port(slot, port) if policy::siblings(&ingress.port, &port) => {
-            let verdict = to_port(ingress, slot, &port, *wire_len);
-            with_listed(tables, facts, verdict)
+    let Destination { place, slot, port, kind } = destination;
+    match place {
+        Place::Port if is_uplink(&port) || policy::siblings(&ingress.port, &port) => {
+            to_port(ingress, slot, &port, *wire_len)
         }
-        Destination::Host(uplink, port) if policy::reaches_host(&ingress.port, settings.flags) => {
-            Verdict::host(Target::new(uplink, &port))
+        Place::Host if policy::reaches_host(&ingress.port, settings.flags) => {
+            Verdict::host(Target::new(slot, &port))
         }
-        Destination::Many(kind) => Verdict::flood(kind),
-        Destination::LinkLocal => Verdict::host_here(),
-        Destination::Down if !compat(settings.flags) && ingress.port.mode == mode::BRIDGE => {
+        Place::Many => Verdict::flood(kind),
+        Place::LinkLocal => Verdict::host_here(),
+        Place::Down if !compat(settings.flags) && ingress.port.mode == mode::BRIDGE => {
             Verdict::drop(DropReason::PortDown)
         }
-        Destination::Port(..) | Destination::Host(..) | Destination::Down | Destination::Pause => {
-            to_wire(tables, facts)
-        }
+        Place::Port | Place::Host | Place::Down | Place::Pause => to_wire(tables, facts),
     }
 }
 

@@ -8,21 +8,54 @@ use crate::{
     verdict::FloodKind,
 };
 
-/// What the switch knows of a destination address.
+/// What the switch knows of a destination address. Flat, as [`crate::verdict::Verdict`] is, and for its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// Behind this port.
-    Port(u16, Port),
-    /// The host's stack, behind this uplink.
-    Host(u16, Port),
+pub struct Destination {
+    /// What kind of place it is.
+    pub place: Place,
+    /// With [`Place::Port`] and [`Place::Host`] the port's slot.
+    pub slot: u16,
+    /// With those, the port.
+    pub port: Port,
+    /// With [`Place::Many`], why.
+    pub kind: FloodKind,
+}
+
+/// Where a destination address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Place {
+    /// Behind a port.
+    Port,
+    /// The host's stack, behind an uplink.
+    Host,
     /// For many, or nobody knows.
-    Many(FloodKind),
+    Many,
     /// Behind a port that is down or missing.
     Down,
     /// A reserved group address that stays on its link.
     LinkLocal,
     /// A pause frame where macvlan's rules hold: it has no siblings, but a wire and a host.
     Pause,
+}
+
+impl Destination {
+    const NOWHERE: Self = Self {
+        place: Place::Down,
+        slot: 0,
+        port: Port { ifindex: 0, mtu: 0, flags: 0, mode: 0, reserved: [0; 3] },
+        kind: FloodKind::UnknownUnicast,
+    };
+
+    #[inline(always)]
+    const fn many(kind: FloodKind) -> Self {
+        Self { place: Place::Many, kind, ..Self::NOWHERE }
+    }
+
+    #[inline(always)]
+    const fn at(place: Place) -> Self {
+        Self { place, ..Self::NOWHERE }
+    }
 }
 
 /// Finds the destination. An entry past its ageing time is no entry, whether or not anybody has removed it.
@@ -32,22 +65,19 @@ pub fn lookup(tables: &impl Tables, settings: &Settings, ingress: &Ingress, head
     if mac.is_group() {
         let compat = settings.flags & settings_flags::MACVLAN_COMPAT != 0;
         return if compat && header.ethertype == ETH_P_PAUSE {
-            Destination::Pause
+            Destination::at(Place::Pause)
         } else if mac.is_broadcast() {
-            Destination::Many(FloodKind::Broadcast)
+            Destination::many(FloodKind::Broadcast)
         } else if !compat && mac.link_local().is_some() {
-            Destination::LinkLocal
+            Destination::at(Place::LinkLocal)
         } else {
-            Destination::Many(FloodKind::Multicast)
+            Destination::many(FloodKind::Multicast)
         };
     }
     if settings.passthru != 0 && ingress.from_wire() {
-        return match live(tables, settings.passthru) {
-            Some(port) => Destination::Port(settings.passthru, port),
-            None => Destination::Down,
-        };
+        return behind(tables, settings.passthru, Place::Port);
     }
-    let unknown = Destination::Many(FloodKind::UnknownUnicast);
+    let unknown = Destination::many(FloodKind::UnknownUnicast);
     let Some(entry) = tables.fdb(FdbKey { mac, vlan: 0 }) else {
         return unknown;
     };
@@ -55,17 +85,18 @@ pub fn lookup(tables: &impl Tables, settings: &Settings, ingress: &Ingress, head
     if ages && entry.expired(tables.now(), settings.ageing) {
         return unknown;
     }
-    match live(tables, entry.slot()) {
-        Some(port) if entry.has(fdb_flags::HOST) => Destination::Host(entry.slot(), port),
-        Some(port) => Destination::Port(entry.slot(), port),
-        // The bridge forgets what it has learned from a port that goes down, and keeps what it was told.
-        None if ages => unknown,
-        None => Destination::Down,
-    }
+    let place = if entry.has(fdb_flags::HOST) { Place::Host } else { Place::Port };
+    let found = behind(tables, entry.slot(), place);
+    // The bridge forgets what it has learned from a port that goes down, and keeps what it was told.
+    if ages && matches!(found.place, Place::Down) { unknown } else { found }
 }
 
-/// The port in a slot, if frames can be forwarded to it.
 #[inline(always)]
-fn live(tables: &impl Tables, slot: u16) -> Option<Port> {
-    tables.port(slot).filter(|port| port.flags & port_flags::DOWN == 0)
+fn behind(tables: &impl Tables, slot: u16, place: Place) -> Destination {
+    match tables.port(slot) {
+        Some(port) if port.flags & port_flags::DOWN == 0 => {
+            Destination { place, slot, port, ..Destination::NOWHERE }
+        }
+        Some(_) | None => Destination::NOWHERE,
+    }
 }
