@@ -30,7 +30,7 @@ enum Command {
     /// Build the BPF object and the binary that carries it, target/release/vswitch
     Build(build::Args),
     /// Watch hosts in namespaces talk through a switch; as root
-    Demo,
+    Demo(demo::Args),
     /// Run the tests: host, kernel, namespaces (the last two as root)
     Test(test::Args),
     /// Everything that must pass before a change is taken: format, lints, all tests
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
-        Command::Demo => demo::run(),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci => ci::run(),
     };
