@@ -138,7 +138,7 @@ impl Lab {
         adjacent.bridge(&format!("link set dev {ADJACENT_PORT} hairpin {}", if on { "on" } else { "off" }));
     }
 
-    fn find(&self, name: &str) -> Option<&Member> {
+    pub fn find(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }
 }
