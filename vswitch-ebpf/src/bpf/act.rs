@@ -66,9 +66,8 @@ pub(crate) fn xdp(ctx: &XdpContext, decision: &Decision) -> u32 {
         Action::Forward if target.flags & port_flags::XDP != 0 => {
             count_received(decision, len, |counters| counters.forwarded += 1);
             count_sent(target.slot, len);
-            if target.slot == decision.ingress.slot {
-                return xdp_action::XDP_TX;
-            }
+            // Also back out of the ingress port: what XDP_TX gives a veth, its far end is not told of unless it has an
+            // XDP program itself; it would lie there until the next frame.
             match DEVMAP.redirect(u32::from(target.slot), 0) {
                 Ok(action) | Err(action) => action,
             }
