@@ -4,7 +4,6 @@ mod guard;
 mod transfer;
 
 use std::{
-    env,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{self, Command, Output},
@@ -146,10 +145,9 @@ impl Stage {
 
     fn move_a_gibibyte(&self, from: &str, to: &str) -> Result<()> {
         println!("\nmoving 1 GiB by TCP from {from} to {to}");
-        let xtask = env::current_exe().context("find xtask")?;
         let [mut sender, mut receiver] = [from, to].map(|name| self.command(name, ""));
-        sender.arg(&xtask).arg("demo");
-        receiver.arg(&xtask).arg("demo");
+        sender.arg(xtask()).arg("demo");
+        receiver.arg(xtask()).arg("demo");
         let done = transfer::run(&mut sender, &mut receiver, &host(to)?.address(), GIBIBYTE)
             .with_context(|| format!("TCP from {from} to {to}"))?;
         let rate = done.bytes as f64 * 8.0 / done.seconds / 1e9;
@@ -185,6 +183,11 @@ impl Stage {
         command.arg(format!("--net={}", netns.display())).arg("--").args(line.split_whitespace());
         command
     }
+}
+
+/// This very program, also when cargo has replaced its file in the meantime.
+fn xtask() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", process::id()))
 }
 
 fn host(name: &str) -> Result<&'static Host> {

@@ -4,6 +4,7 @@ mod build;
 mod cargo;
 mod ci;
 mod demo;
+mod dist;
 mod packages;
 mod probe;
 mod route;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Everything that must pass before a change is taken: format, lints, all tests
     Ci,
+    /// Shell completions and man pages, into target/dist
+    Dist,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci => ci::run(),
+        Command::Dist => dist::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,6 @@
 //! in a process group of its own, where Ctrl-C does not reach it.
 
 use std::{
-    env,
     io::{self, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     path::Path,
@@ -25,7 +24,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Of the switch, and of the namespaces whose names begin with its name and a dash.
     pub(super) fn start(binary: &Path, switch: &str) -> Result<Self> {
-        let mut process = Command::new(env::current_exe().context("find xtask")?)
+        let mut process = Command::new(super::xtask())
             .args(["demo", "guard"])
             .arg(binary)
             .arg(switch)
