@@ -1,7 +1,5 @@
-//! What is compared? A lab joined by one kind of switch: a kernel device as the oracle, or vswitch.
-//!
-//! vswitch's own implementation of `Switch` belongs here, beside the trait: `start` cables the members, runs the
-//! binary named by `VSWITCH_BIN` in `lab.switch` and returns the uplink as the host's interface.
+//! What is compared? A lab joined by one kind of switch: a kernel device as the oracle (`oracle.rs`), or vswitch
+//! (`vswitch.rs`).
 
 use std::{thread, time::Duration};
 
@@ -90,6 +88,11 @@ pub trait Switch {
         panic!("this switch has no static entries (asked for {station})");
     }
 
+    /// Forgets what was learned, and nothing else.
+    fn flush(&mut self, _lab: &Lab) {
+        panic!("this switch learns nothing");
+    }
+
     fn set_ageing(&mut self, _lab: &Lab, ageing: Duration) {
         panic!("this switch does not age (asked for {ageing:?})");
     }
@@ -145,6 +148,11 @@ impl Fabric {
 
     pub fn add_static(&mut self, mac: Mac, station: &str) -> &mut Self {
         self.switch.add_static(&self.lab, mac, station);
+        self
+    }
+
+    pub fn flush(&mut self) -> &mut Self {
+        self.switch.flush(&self.lab);
         self
     }
 

@@ -20,6 +20,7 @@ pub const STATION_IF: &str = "eth0";
 const OUTSIDE_MAC: Mac = [0x02, 0, 0, 0, 0, 0xee];
 const ADJACENT_MAC: Mac = [0x02, 0, 0, 0, 0, 0xad];
 const ADJACENT_PORT: &str = "down0";
+const DEFAULT_MTU: u32 = 1500;
 
 /// What is at the other end of the uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Member {
     /// The switch's end of its cable, `h0`, `h1`, ... and `nic0` for the station outside.
     pub port: String,
     pub port_mac: Mac,
+    /// Of both ends of its cable.
+    pub mtu: u32,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl Lab {
             netns: Netns::new(name),
             port: format!("h{index}"),
             port_mac: [0x02, 0, 0, 0, 2, index as u8],
+            mtu: DEFAULT_MTU,
         };
         assert!(stations.len() <= 0x100, "a station's address has one byte for its number");
         let mut members =
@@ -92,11 +96,22 @@ impl Lab {
         lab
     }
 
+    /// Another MTU for the cable of a station that is not behind the uplink.
+    pub fn with_mtu(mut self, station: &str, mtu: u32) -> Self {
+        let found = self.members.iter_mut().find(|member| member.name == station && member.name != OUTSIDE);
+        found.unwrap_or_else(|| panic!("no cable of {station} to be made")).mtu = mtu;
+        self
+    }
+
     /// A veth pair from the switch's namespace to the station's.
     pub fn cable(&self, name: &str) {
-        let Member { mac, netns, port, port_mac, .. } = self.member(name);
+        let Member { mac, netns, port, port_mac, mtu, .. } = self.member(name);
         let here = End { netns: &self.switch, ifname: port, mac: *port_mac };
         veth(here, End { netns, ifname: STATION_IF, mac: *mac });
+        if *mtu != DEFAULT_MTU {
+            self.switch.ip(&format!("link set {port} mtu {mtu}"));
+            netns.ip(&format!("link set {STATION_IF} mtu {mtu}"));
+        }
     }
 
     /// The stations that are not behind the uplink.
@@ -123,7 +138,7 @@ impl Lab {
         adjacent.bridge(&format!("link set dev {ADJACENT_PORT} hairpin {}", if on { "on" } else { "off" }));
     }
 
-    fn find(&self, name: &str) -> Option<&Member> {
+    pub fn find(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }
 }

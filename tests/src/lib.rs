@@ -12,4 +12,5 @@ pub mod oracle;
 pub mod require;
 pub mod table;
 pub mod topo;
+pub mod vswitch;
 pub mod wire;

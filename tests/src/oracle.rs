@@ -37,6 +37,10 @@ impl Switch for LinuxBridge {
         lab.switch.bridge(&format!("fdb replace {} {entry}", colons(mac)));
     }
 
+    fn flush(&mut self, lab: &Lab) {
+        lab.switch.bridge(&format!("fdb flush dev {BRIDGE} dynamic"));
+    }
+
     fn set_ageing(&mut self, lab: &Lab, ageing: Duration) {
         let centiseconds = ageing.as_millis() / 10;
         lab.switch.ip(&format!("link set {BRIDGE} type bridge ageing_time {centiseconds}"));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     fabric::{Knob, Mode, Switch},
     frame::{Mac, colons},
-    lab::{Lab, Outside, UPLINK},
+    lab::{Lab, OUTSIDE, Outside, UPLINK},
     topo::Netns,
 };
 
@@ -26,6 +26,8 @@ pub struct Vswitch {
     pub options: Vec<String>,
     /// `--datapath` of a station's port, where it is not `auto`.
     pub datapaths: Vec<(String, String)>,
+    /// Stations other than `ext` whose ports are uplinks too.
+    pub uplinks: Vec<String>,
 }
 
 /// The binary under test.
@@ -68,7 +70,7 @@ pub fn json(netns: &Netns, name: &str, args: &str) -> Value {
 impl Vswitch {
     /// With every default.
     pub fn new() -> Self {
-        Self { name: unique_name(), options: Vec::new(), datapaths: Vec::new() }
+        Self { name: unique_name(), options: Vec::new(), datapaths: Vec::new(), uplinks: Vec::new() }
     }
 
     /// With more words for `vswitch up`.
@@ -79,6 +81,12 @@ impl Vswitch {
     /// With another datapath for a station's port.
     pub fn datapath(mut self, station: &str, datapath: &str) -> Self {
         self.datapaths.push((station.to_owned(), datapath.to_owned()));
+        self
+    }
+
+    /// With the port of a station as a further uplink.
+    pub fn uplink(mut self, station: &str) -> Self {
+        self.uplinks.push(station.to_owned());
         self
     }
 
@@ -96,23 +104,23 @@ impl Default for Vswitch {
 impl Switch for Vswitch {
     fn start(&mut self, lab: &Lab) -> Option<String> {
         lab.access().for_each(|member| lab.cable(&member.name));
-        let has_uplink = lab.outside != Outside::Nothing;
-        let mut up = String::from("up");
-        if has_uplink {
-            up += &format!(" --uplink {UPLINK}");
-        }
-        let datapath_of = |name: &str| self.datapaths.iter().find(|(station, _)| station == name);
-        for member in lab.access().filter(|member| datapath_of(&member.name).is_none()) {
-            up += &format!(" {}", member.port);
-        }
-        for option in &self.options {
-            up += &format!(" {option}");
+        let (mut up, mut add) = (format!("up {}", self.options.join(" ")), Vec::new());
+        let outside = lab.members.iter().filter(|member| member.name == OUTSIDE);
+        // The uplinks first: they have the lowest slots.
+        for member in outside.chain(lab.access()) {
+            let uplink =
+                if member.name == OUTSIDE || self.uplinks.contains(&member.name) { "--uplink " } else { "" };
+            let port = &member.port;
+            match self.datapaths.iter().find(|(station, _)| *station == member.name) {
+                // `up` does not know datapaths; and whoever follows keeps the order.
+                Some((_, datapath)) => add.push(format!("port add {port} {uplink}--datapath {datapath}")),
+                None if !add.is_empty() => add.push(format!("port add {port} {uplink}")),
+                None => up += &format!(" {uplink}{port}"),
+            }
         }
         self.run(lab, &up);
-        for (station, datapath) in &self.datapaths {
-            self.run(lab, &format!("port add {} --datapath {datapath}", lab.port(station)));
-        }
-        has_uplink.then(|| UPLINK.to_owned())
+        add.iter().for_each(|add| self.run(lab, add));
+        (lab.outside != Outside::Nothing).then(|| UPLINK.to_owned())
     }
 
     fn stop(&mut self, lab: &Lab) {
@@ -127,6 +135,10 @@ impl Switch for Vswitch {
 
     fn set_mode(&mut self, lab: &Lab, station: &str, mode: Mode) {
         self.run(lab, &format!("port set {} --mode {}", lab.port(station), mode.word()));
+    }
+
+    fn flush(&mut self, lab: &Lab) {
+        self.run(lab, "fdb flush");
     }
 
     fn add_static(&mut self, lab: &Lab, mac: Mac, station: &str) {

@@ -53,10 +53,9 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
 
 /// Takes a switch away, also one that a crash left half made.
 pub async fn down(scope: &Scope) -> Result<Report> {
-    let lock = begin(scope)?;
+    let _lock = begin(scope)?;
     let pins = Pins::of(&scope.switch);
     if !pins.exist()? {
-        lock.remove();
         bail!(r#"switch "{0}": there is none of that name"#, scope.switch);
     }
     let report = match Dataplane::open_any(&scope.switch, Access::Write) {
@@ -71,7 +70,8 @@ pub async fn down(scope: &Scope) -> Result<Report> {
         }
         Err(err) => return Err(err),
     };
-    lock.remove();
+    // The lock of a controller that has ended goes with the switch. One that is at work sees to that itself.
+    let _at_work = Lock::run(&scope.switch);
     Ok(report)
 }
 
@@ -199,7 +199,7 @@ fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
 }
 
 /// Fails early and in plain words where the kernel would say EPERM somewhere on the way.
-fn privileged() -> Result<()> {
+pub(crate) fn privileged() -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_BPF: u32 = 39;
     let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;

@@ -1,14 +1,14 @@
 //! `--log-packets`: a line for every frame. The programs are replaced by ones with the logging compiled in, and back.
 
-use std::time::Duration;
+use std::{fs, io, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
 use crate::{
     control::Scope,
-    dataplane::{Access, Dataplane, links, links::Hook},
+    dataplane::{Access, Dataplane, links, links::Hook, pins::Pins},
     lock::Lock,
 };
 
@@ -17,6 +17,10 @@ pub(crate) struct PacketLog(Option<(EbpfLogger<StdErr>, Ebpf)>);
 
 /// How long a line may wait to be printed.
 const LATENCY: Duration = Duration::from_millis(50);
+
+/// The map through which the lines come. It is pinned while logging programs are attached, so that the next controller
+/// knows of them if this one is killed.
+const LINES: &str = "AYA_LOGS";
 
 /// Prints records as lines.
 struct StdErr;
@@ -34,14 +38,21 @@ impl log::Log for StdErr {
 }
 
 impl PacketLog {
-    /// Replaces the switch's programs by logging ones, if `wanted`.
+    /// Replaces the switch's programs by logging ones, if `wanted`; else by silent ones, should a controller have been
+    /// killed that had logging ones attached.
     pub(crate) fn new(dataplane: &Dataplane, wanted: bool) -> Result<Self> {
+        let _lock = Lock::change(&dataplane.name)?;
         if !wanted {
+            silence(dataplane)?;
             return Ok(Self(None));
         }
-        let _lock = Lock::change(&dataplane.name)?;
-        let mut ebpf = swap(dataplane, true)?;
+        let mut ebpf = dataplane.load_again(true)?;
+        let pin = pin(&dataplane.pins);
+        unpin(&pin)?;
+        let lines = ebpf.map(LINES).ok_or_else(|| anyhow!("map {LINES}: not in the BPF object"))?;
+        lines.pin(&pin).with_context(|| format!("pin map {LINES}"))?;
         let logger = EbpfLogger::init_with_logger(&mut ebpf, StdErr).context("open the packets' log")?;
+        replace(dataplane, &mut ebpf)?;
         Ok(Self(Some((logger, ebpf))))
     }
 
@@ -53,25 +64,46 @@ impl PacketLog {
         Ok(())
     }
 
-    /// Puts the silent programs back.
+    /// Puts the silent programs back, and prints what is left.
     pub(crate) fn stop(self, scope: &Scope) -> Result<()> {
-        if self.0.is_some() {
-            let _lock = Lock::change(&scope.switch)?;
-            swap(&Dataplane::open(&scope.switch, Access::Write)?, false)?;
-        }
+        let Some((mut logger, _ebpf)) = self.0 else { return Ok(()) };
+        let _lock = Lock::change(&scope.switch)?;
+        silence(&Dataplane::open(&scope.switch, Access::Write)?)?;
+        logger.flush();
         Ok(())
     }
 }
 
-fn swap(dataplane: &Dataplane, log_packets: bool) -> Result<Ebpf> {
-    let mut ebpf = dataplane.load_again(log_packets)?;
+/// Replaces logging programs, if there are any, by silent ones.
+fn silence(dataplane: &Dataplane) -> Result<()> {
+    let pin = pin(&dataplane.pins);
+    if !pin.try_exists()? {
+        return Ok(());
+    }
+    replace(dataplane, &mut dataplane.load_again(false)?)?;
+    unpin(&pin)
+}
+
+fn replace(dataplane: &Dataplane, ebpf: &mut Ebpf) -> Result<()> {
     for member in dataplane.members()? {
         for hook in [Hook::In, Hook::Out, Hook::Xdp] {
-            if links::is_attached(&dataplane.pins, member.slot, hook) {
-                links::replace(&dataplane.pins, member.slot, hook, &mut ebpf)?;
+            if member.is_present() && links::is_attached(&dataplane.pins, member.slot, hook) {
+                links::replace(&dataplane.pins, member.slot, hook, ebpf)?;
             }
         }
     }
-    dataplane.repin_programs(&mut ebpf)?;
-    Ok(ebpf)
+    dataplane.repin_programs(ebpf)
+}
+
+fn pin(pins: &Pins) -> PathBuf {
+    pins.program(LINES)
+}
+
+fn unpin(pin: &PathBuf) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("remove {}", pin.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
     cargo::run(cargo::cargo("fmt").args(["--all", "--check"]), "cargo fmt --all --check")?;
     heading("lints, host");
     let mut clippy = cargo::cargo("clippy");
-    clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+    clippy.args(["--workspace", "--all-targets", "--features", "xtask/dist", "--", "-D", "warnings"]);
     cargo::run(&mut clippy, "cargo clippy")?;
     heading("lints, BPF");
     lint_bpf(&setup::toolchain()?)?;

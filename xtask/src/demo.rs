@@ -1,20 +1,42 @@
 //! What does vswitch do, seen in half a minute? Real hosts in namespaces talk through it, and all is counted.
 
+mod guard;
+mod transfer;
+
 use std::{
-    fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{self, Command, Output},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
 
-use crate::{build, setup};
+use self::guard::Guard;
+use crate::{build, probe, route::Privilege, setup};
 
 /// Pings of one direction of one pair; not one may be lost.
 const PINGS: u32 = 5;
 const GIBIBYTE: u64 = 1 << 30;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What the demo starts of itself as further processes.
+#[derive(Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Guard { binary: PathBuf, switch: String },
+    #[command(hide = true)]
+    Receive,
+    #[command(hide = true)]
+    Send { address: Ipv4Addr, bytes: u64 },
+}
 
 /// A host of the demo: its namespace's short name, its interface there, and the last byte of its address.
 struct Host {
@@ -38,37 +60,52 @@ impl Host {
     }
 }
 
-/// The demo's namespaces and switch; taken away when dropped, also after a failure.
+/// The demo's namespaces and switch.
 struct Stage {
     binary: PathBuf,
     switch: String,
 }
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.part {
+        None => {}
+        Some(Part::Guard { binary, switch }) => return guard::run(binary, switch),
+        Some(Part::Receive) => return transfer::receive(),
+        Some(Part::Send { address, bytes }) => return transfer::send(*address, *bytes),
+    }
+    if probe::privilege() != Privilege::Root {
+        bail!(
+            "the demo makes network namespaces and loads BPF programs, which root alone may: become root, then this again"
+        );
+    }
     setup::ensure()?;
-    let stage = Stage { binary: build::release()?.binary, switch: format!("demo{}", std::process::id()) };
-    println!(
-        "\n  outside --- nic0 [ vswitch + host ] web0 --- web\n                                      db0 --- db\n                                   cache0 --- cache (XDP)\n"
-    );
-    stage.build()?;
-    stage.ping_all()?;
-    stage.move_a_gibibyte("web", "outside")?;
-    for what in ["port show", "fdb show", "stats"] {
-        println!("\n$ vswitch {what}");
-        let output = stage.vswitch(what)?;
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-    }
-    stage.vswitch("down")?;
-    let switch = stage.switch.clone();
-    drop(stage);
-    if fs::exists(format!("/sys/fs/bpf/vswitch/v1/{switch}")).unwrap_or(false) {
-        bail!("{switch}: its pins are still under /sys/fs/bpf: report this as a bug");
-    }
+    let stage = Stage { binary: build::release()?.binary, switch: format!("demo{}", process::id()) };
+    let guard = Guard::start(&stage.binary, &stage.switch)?;
+    stage.play()?;
+    guard.finish()?;
     println!("\nall is taken away again; no ping and no byte was lost");
     Ok(())
 }
 
 impl Stage {
+    fn play(&self) -> Result<()> {
+        println!("\nfive hosts, each a network namespace; the machine's own interfaces are not touched\n");
+        println!("  outside --- nic0 [ host, with the switch ] web0 ----- web");
+        println!("                                             db0 ------ db");
+        println!("                                             cache0 --- cache (XDP)\n");
+        println!("the switch is {0}: each command below with -s {0} -n {0}-host", self.switch);
+        self.build()?;
+        self.ping_all()?;
+        self.move_a_gibibyte("web", "outside")?;
+        for what in ["port show", "fdb show", "stats"] {
+            println!("\n$ vswitch {what}");
+            let output = self.vswitch(what)?;
+            print!("{}", String::from_utf8_lossy(&output.stdout));
+        }
+        println!();
+        self.say_and_do("down")
+    }
+
     fn build(&self) -> Result<()> {
         for host in &HOSTS {
             shell(&format!("ip netns add {}", self.netns(host.name)))?;
@@ -89,7 +126,7 @@ impl Stage {
     }
 
     fn ping_all(&self) -> Result<()> {
-        println!("\npinging every pair, both ways, {PINGS} times");
+        println!("\npinging every pair, both ways, {PINGS} times; no process of vswitch is running");
         // Interfaces that have just come up announce a carrier a moment later.
         thread::sleep(Duration::from_millis(300));
         for from in &HOSTS {
@@ -108,40 +145,13 @@ impl Stage {
 
     fn move_a_gibibyte(&self, from: &str, to: &str) -> Result<()> {
         println!("\nmoving 1 GiB by TCP from {from} to {to}");
-        let address = host(to)?.address();
-        let mut server = self
-            .command(to, "iperf3 --server --one-off")
-            .stdout(Stdio::null())
-            .spawn()
-            .context("start the iperf3 server")?;
-        let mut output = None;
-        for _attempt in 0..20 {
-            // The server needs a moment to listen.
-            thread::sleep(Duration::from_millis(100));
-            let client = format!("iperf3 --client {address} --bytes 1G --json");
-            let done = self.command(from, &client).output().context("start the iperf3 client")?;
-            if done.status.success() {
-                output = Some(done);
-                break;
-            }
-        }
-        // It ends by itself after one client; without one it must not stay behind.
-        if output.is_none() {
-            let _ended = server.kill();
-        }
-        server.wait().context("wait for the iperf3 server")?;
-        let Some(output) = output else { bail!("iperf3 from {from} to {to} did not connect within 2 s") };
-        let json: serde_json::Value =
-            serde_json::from_slice(&output.stdout).context("read what iperf3 reports")?;
-        let end = json.pointer("/end/sum_received");
-        let number = |key: &str| end.and_then(|end| end.get(key)).and_then(serde_json::Value::as_f64);
-        let (Some(bytes), Some(rate)) = (number("bytes"), number("bits_per_second")) else {
-            bail!("iperf3 from {from} to {to}: no result: {json}");
-        };
-        if bytes < GIBIBYTE as f64 {
-            bail!("iperf3 from {from} to {to}: {bytes} of {GIBIBYTE} bytes arrived");
-        }
-        println!("  {bytes} bytes arrived, {:.1} Gbit/s", rate / 1e9);
+        let [mut sender, mut receiver] = [from, to].map(|name| self.command(name, ""));
+        sender.arg(xtask()).arg("demo");
+        receiver.arg(xtask()).arg("demo");
+        let done = transfer::run(&mut sender, &mut receiver, &host(to)?.address(), GIBIBYTE)
+            .with_context(|| format!("TCP from {from} to {to}"))?;
+        let rate = done.bytes as f64 * 8.0 / done.seconds / 1e9;
+        println!("  {} bytes arrived unchanged, {rate:.1} Gbit/s", done.bytes);
         Ok(())
     }
 
@@ -175,14 +185,9 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // After a success the switch is down already; what is not there needs no deleting.
-        let _gone = self.vswitch("down");
-        for host in &HOSTS {
-            let _gone = shell(&format!("ip netns delete {}", self.netns(host.name)));
-        }
-    }
+/// This very program, also when cargo has replaced its file in the meantime.
+fn xtask() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", process::id()))
 }
 
 fn host(name: &str) -> Result<&'static Host> {

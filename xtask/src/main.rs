@@ -4,6 +4,7 @@ mod build;
 mod cargo;
 mod ci;
 mod demo;
+mod dist;
 mod packages;
 mod probe;
 mod route;
@@ -30,20 +31,23 @@ enum Command {
     /// Build the BPF object and the binary that carries it, target/release/vswitch
     Build(build::Args),
     /// Watch hosts in namespaces talk through a switch; as root
-    Demo,
+    Demo(demo::Args),
     /// Run the tests: host, kernel, namespaces (the last two as root)
     Test(test::Args),
     /// Everything that must pass before a change is taken: format, lints, all tests
     Ci,
+    /// Shell completions and man pages, into target/dist
+    Dist,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
-        Command::Demo => demo::run(),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci => ci::run(),
+        Command::Dist => dist::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,7 +24,6 @@ const TC_DROP: i32 = 2;
 const TC_REDIRECT: i32 = 7;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
-const XDP_TX: i32 = 3;
 const XDP_REDIRECT: i32 = 4;
 
 /// What the host gave its frame: a fwmark that the wire's qdisc may look at.
@@ -164,7 +163,6 @@ impl<'a> Run<'a> {
         match self.program {
             Program::Xdp if self.left_to_tc() => XDP_PASS,
             Program::Xdp if self.outcome.dropped.is_some() => XDP_DROP,
-            Program::Xdp if ports.contains(&own) => XDP_TX,
             Program::Xdp => XDP_REDIRECT,
             Program::Ingress | Program::Egress if self.outcome.dropped.is_some() => TC_DROP,
             // The frame itself goes to the host or out of the host's wire, where it was going.

@@ -1,4 +1,15 @@
 //! Level 3: real frames in network namespaces. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
+mod datapaths;
+mod frames;
+mod frames_cases;
+mod frames_differences;
+mod frames_ledger;
+mod json;
+mod lifecycle;
+mod lifecycle_ports;
 mod oracle_selfcheck;
+mod traffic;
+mod traffic_speed;
+mod traffic_tap;

@@ -63,14 +63,15 @@ pub(crate) fn xdp(ctx: &XdpContext, decision: &Decision) -> u32 {
     let target = decision.verdict.target;
     match decision.verdict.action {
         Action::Forward if target.flags & port_flags::XDP != 0 => {
-            let hairpin = target.slot == decision.ingress().slot;
-            // The kernel empties an element when its interface goes: then tc decides again.
-            if !hairpin && DEVMAP.redirect(u32::from(target.slot), u64::from(XDP_PASS)).is_err() {
+            // Also back out of the ingress port: what XDP_TX gives a veth, its far end is not told of unless it has an
+            // XDP program itself; it would lie there until the next frame. The kernel empties an element when its
+            // interface goes: then tc decides again.
+            if DEVMAP.redirect(u32::from(target.slot), u64::from(XDP_PASS)) != Ok(xdp_action::XDP_REDIRECT) {
                 return XDP_PASS;
             }
             count_received(decision, len, |counters| counters.forwarded += 1);
             count_sent(target.slot, len);
-            if hairpin { xdp_action::XDP_TX } else { xdp_action::XDP_REDIRECT }
+            xdp_action::XDP_REDIRECT
         }
         Action::Drop => {
             count_drop(decision, len, decision.verdict.reason);
