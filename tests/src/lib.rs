@@ -2,15 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
 pub mod cases;
+pub mod controller;
 pub mod fabric;
 pub mod frame;
 pub mod host_tables;
+pub mod hosts;
 pub mod lab;
 pub mod model;
 pub mod observe;
 pub mod oracle;
 pub mod require;
 pub mod table;
+pub mod tap;
 pub mod topo;
 pub mod vswitch;
 pub mod wire;

@@ -1,12 +1,34 @@
 //! How does a plan become the switch? Its operations one by one; if one fails, those before it are undone.
 
-use anyhow::{Context as _, Result};
-use vswitch_ebpf::abi::{FdbEntry, FdbKey, fdb_flags};
+use anyhow::{Context as _, Result, anyhow};
+use vswitch_ebpf::abi::{FdbEntry, FdbKey, PortRecord, fdb_flags};
 
-use crate::{attach, config::SwitchConfig, dataplane::Dataplane, net::Netlink, plan::Op};
+use crate::{
+    attach,
+    config::SwitchConfig,
+    dataplane::{Dataplane, pins::Pins},
+    net::Netlink,
+    plan::Op,
+};
 
 /// Carries out `ops` on an open switch, all or nothing. Returns what the user should know.
 pub(crate) async fn apply(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[Op]) -> Result<Vec<String>> {
+    possible(&dataplane.name, &attach::own_programs(dataplane), netlink, ops).await?;
+    execute_all(dataplane, netlink, ops).await
+}
+
+/// Fails if a port cannot be added, before anything is touched: to take a port away and put it back is seen by its
+/// stations, even if nothing is left of it.
+async fn possible(name: &str, own: &[u32], netlink: &Netlink, ops: &[Op]) -> Result<()> {
+    for op in ops {
+        if let Op::AddPort(config) = op {
+            attach::possible(name, own, netlink, config).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn execute_all(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[Op]) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for (index, op) in ops.iter().enumerate() {
         match execute(dataplane, netlink, op).await {
@@ -14,9 +36,9 @@ pub(crate) async fn apply(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[O
             Err(err) => {
                 return match roll_back(dataplane, netlink, ops.get(..index).unwrap_or_default()).await {
                     Ok(()) => Err(err),
-                    Err(failure) => Err(err.context(format!(
-                        "and what was done before could not be undone ({failure:#}): see `vswitch port show`; first failure"
-                    ))),
+                    Err(failure) => Err(anyhow!(
+                        "{err:#} (and what was done before could not be undone: {failure:#}; see `vswitch port show`)"
+                    )),
                 };
             }
         }
@@ -57,17 +79,18 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
 
 /// Makes a switch as `config` says, ports and all; nothing is left if it fails.
 pub(crate) async fn create(netlink: &Netlink, config: &SwitchConfig, ops: &[Op]) -> Result<Vec<String>> {
+    possible(&config.name, &[], netlink, ops).await?;
     let mut dataplane = Dataplane::create(&config.name, config.fdb_max)?;
     let made = async {
         dataplane.set_switch(config.ageing, config.host_access, config.macvlan_compat)?;
         dataplane.refresh_settings()?;
-        let notes = apply(&mut dataplane, netlink, ops).await?;
+        let notes = execute_all(&mut dataplane, netlink, ops).await?;
         dataplane.set_complete(true)?;
         Ok(notes)
     }
     .await;
     if made.is_err() {
-        // `apply` has undone the ports; the error of the creation is the one to tell.
+        // The ports are undone; the error of the creation is the one to tell.
         let _kept = dataplane.pins.remove();
     }
     made
@@ -86,4 +109,26 @@ pub(crate) async fn destroy(mut dataplane: Dataplane, netlink: &Netlink) -> Resu
     }
     dataplane.pins.remove()?;
     Ok(failures)
+}
+
+/// As [`destroy`], for a switch that cannot be opened: by the records of its ports alone.
+pub(crate) async fn salvage(
+    pins: &Pins,
+    records: Option<Vec<(u16, PortRecord)>>,
+    netlink: &Netlink,
+) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    if records.is_none() {
+        notes.push(
+            "which ports it had is lost: interfaces that it made or set promiscuous stay so (ip -d link)"
+                .into(),
+        );
+    }
+    for (slot, record) in records.unwrap_or_default() {
+        if let Err(err) = attach::salvage(pins, netlink, slot, &record).await {
+            notes.push(format!("{err:#}"));
+        }
+    }
+    pins.remove()?;
+    Ok(notes)
 }

@@ -2,7 +2,7 @@
 //!
 //! First the record, so that a crash leaves word of what was changed; then tables; then links, when frames begin to flow.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use vswitch_ebpf::{
     abi::{FdbEntry, Port, PortRecord, fdb_flags, port_flags, record_flags},
     frame::MacAddr,
@@ -27,18 +27,22 @@ pub(crate) async fn add(
     netlink: &Netlink,
     config: &PortConfig,
 ) -> Result<Vec<String>> {
-    not_of_another_switch(dataplane, &config.ifname)?;
+    possible(&dataplane.name, &own_programs(dataplane), netlink, config).await?;
     for mac in &config.mac {
         unclaimed(dataplane, *mac, None)?;
     }
     let slot = dataplane.free_slot()?;
     let record = state::new_record(config)?;
-    make_interface(netlink, config).await?;
+    // Before the interface: it has no other mark by which `down` would know after a crash that it is ours to delete.
+    dataplane.maps.set_record(slot, record)?;
+    if let Err(err) = make_interface(netlink, config).await {
+        dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
+        return Err(err);
+    }
     let port = Port { flags: state::flags(config), mode: state::mode_number(config.mode), ..Port::default() };
     let added = async {
         dataplane.maps.clear_counters(slot)?;
         dataplane.maps.set_port(slot, port)?;
-        dataplane.maps.set_record(slot, record)?;
         for mac in &config.mac {
             bind(dataplane, *mac, slot)?;
         }
@@ -49,11 +53,51 @@ pub(crate) async fn add(
     match added {
         Ok(notes) => Ok(notes),
         Err(err) => {
-            // What `add` has done so far is undone; what cannot be, the error's reader finds by `vswitch port show`.
             let member = Member { slot, record: dataplane.record(slot).unwrap_or(record), port };
-            let _undone = remove(dataplane, netlink, &member).await;
-            Err(err)
+            let undone = remove(dataplane, netlink, &member).await;
+            Err(with_failed_undo(err, undone))
         }
+    }
+}
+
+/// Fails if an interface cannot become a port of the switch `name`, as far as that can be told without touching it.
+/// `own` are the switch's XDP programs.
+pub(crate) async fn possible(name: &str, own: &[u32], netlink: &Netlink, config: &PortConfig) -> Result<()> {
+    let ifname = &config.ifname;
+    match &config.far_end {
+        FarEnd::Existing => {
+            not_of_another_switch(name, ifname)?;
+            let (facts, _) = netlink.facts(ifname).await?;
+            readiness(&facts, config.datapath, config.role, own)?;
+        }
+        FarEnd::Veth { netns, .. } => {
+            vacant(netlink, ifname).await?;
+            Netns::open(netns).with_context(|| format!(r#""{ifname}""#))?;
+        }
+        FarEnd::Tap => vacant(netlink, ifname).await?,
+    }
+    Ok(())
+}
+
+/// The XDP programs by which the switch's own ports are told from others'.
+pub(crate) fn own_programs(dataplane: &Dataplane) -> Vec<u32> {
+    dataplane.xdp_program_id().into_iter().collect()
+}
+
+async fn vacant(netlink: &Netlink, ifname: &str) -> Result<()> {
+    if netlink.find(ifname).await?.is_some() {
+        bail!(
+            r#""{ifname}": an interface of that name exists already: choose another name, or leave out --netns and --tap to add that one"#
+        );
+    }
+    Ok(())
+}
+
+/// The failure, and that it left something behind if it did.
+fn with_failed_undo(err: anyhow::Error, undone: Result<()>) -> anyhow::Error {
+    match undone {
+        Ok(()) => err,
+        Err(failure) => anyhow!("{err:#} (and taking it back failed: {failure:#}; see `vswitch port show`)"),
     }
 }
 
@@ -66,14 +110,51 @@ pub(crate) async fn remove(dataplane: &mut Dataplane, netlink: &Netlink, member:
             dataplane.maps.fdb_del(key)?;
         }
     }
-    if member.record.flags & (record_flags::CREATED_VETH | record_flags::CREATED_TAP) != 0
-        && let Some(link) = netlink.find(&member.ifname()).await?
-    {
-        netlink.delete(&link).await?;
-    }
+    delete_created(netlink, &member.record).await?;
     dataplane.maps.set_port(slot, Port::default())?;
     dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
     dataplane.refresh_settings()
+}
+
+/// Removes what a port has outside the maps, which may be damaged: programs, what made it ready, its interface if
+/// vswitch made it.
+pub(crate) async fn salvage(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) -> Result<()> {
+    let there = unhook(pins, netlink, slot, record).await?;
+    revert(netlink, there, record).await?;
+    delete_created(netlink, record).await
+}
+
+/// Deletes a port's interface if vswitch made it, and if it is still of that kind.
+async fn delete_created(netlink: &Netlink, record: &PortRecord) -> Result<()> {
+    let kind = match record.flags {
+        flags if flags & record_flags::CREATED_VETH != 0 => LinkKind::Veth,
+        flags if flags & record_flags::CREATED_TAP != 0 => LinkKind::Tap,
+        _ => return Ok(()),
+    };
+    match netlink.find(&state::text(&record.ifname)).await? {
+        Some(link) if link.kind == kind => netlink.delete(&link).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Takes the programs off a port's interface. Returns it, if it is still there.
+async fn unhook(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) -> Result<Option<Link>> {
+    let there = match record.ifindex {
+        0 => None,
+        ifindex => netlink.find_index(ifindex).await?,
+    };
+    let ifname = there.as_ref().map(|link| link.ifname.as_str());
+    for hook in [Hook::Xdp, Hook::In, Hook::Out] {
+        links::detach(pins, slot, ifname, hook)?;
+    }
+    Ok(there)
+}
+
+/// Undoes what made a port's interface ready.
+async fn revert(netlink: &Netlink, there: Option<Link>, record: &PortRecord) -> Result<()> {
+    let Some(link) = there else { return Ok(()) };
+    let target = Target::of(netlink, link).await?;
+    Undo(record.undo).revert(netlink, &target).await
 }
 
 /// Changes a live port in place.
@@ -100,19 +181,31 @@ pub(crate) fn change(dataplane: &mut Dataplane, to: &PortConfig) -> Result<()> {
     dataplane.maps.set_port(member.slot, port)
 }
 
-/// Makes the port's interface ready and attaches the programs to it.
+/// Makes the port's interface ready and attaches the programs to it. If it fails, the port is without interface.
 pub(crate) async fn attach(
     dataplane: &mut Dataplane,
     netlink: &Netlink,
     member: &Member,
 ) -> Result<Vec<String>> {
+    match try_attach(dataplane, netlink, member).await {
+        Ok(notes) => Ok(notes),
+        Err(err) => {
+            let undone = match dataplane.member(&member.ifname()) {
+                Ok(member) => detach(dataplane, netlink, &member).await,
+                Err(unreadable) => Err(unreadable),
+            };
+            Err(with_failed_undo(err, undone))
+        }
+    }
+}
+
+async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<Vec<String>> {
     let ifname = member.ifname();
     let slot = member.slot;
     let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
     let wanted = state::datapath(member.record.datapath);
     let (facts, target) = netlink.facts(&ifname).await?;
-    let own = dataplane.xdp_program_id().into_iter().collect::<Vec<_>>();
-    let ready = readiness(&facts, wanted, role, &own)?;
+    let ready = readiness(&facts, wanted, role, &own_programs(dataplane))?;
 
     let mut undo = Undo(member.record.undo);
     for action in &ready.actions {
@@ -173,14 +266,7 @@ pub(crate) async fn attach(
 /// Takes the programs off the port's interface and undoes what made it ready. The port remains, without interface.
 pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
     let slot = member.slot;
-    let there = match member.record.ifindex {
-        0 => None,
-        ifindex => netlink.find_index(ifindex).await?,
-    };
-    let ifname = there.as_ref().map(|link| link.ifname.as_str());
-    for hook in [Hook::Xdp, Hook::In, Hook::Out] {
-        links::detach(&dataplane.pins, slot, ifname, hook)?;
-    }
+    let there = unhook(&dataplane.pins, netlink, slot, &member.record).await?;
     dataplane.maps.set_port(slot, Port { ifindex: 0, ..member.port })?;
     dataplane.maps.clear_devmap(slot)?;
     if member.record.ifindex != 0 {
@@ -192,10 +278,7 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
             dataplane.maps.fdb_del(key)?;
         }
     }
-    if let Some(link) = there {
-        let target = Target::of(netlink, link).await?;
-        Undo(member.record.undo).revert(netlink, &target).await?;
-    }
+    revert(netlink, there, &member.record).await?;
     let record = PortRecord { undo: 0, ifindex: 0, active: 0, ..member.record };
     dataplane.maps.set_record(slot, record)?;
     dataplane.refresh_settings()
@@ -250,7 +333,7 @@ fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<(
         EntryKind::Learned => Ok(()),
         EntryKind::Static | EntryKind::Known | EntryKind::Derived if Some(entry.slot()) == slot => Ok(()),
         EntryKind::Local if Some(entry.slot()) == slot => Ok(()),
-        EntryKind::Local => bail!("address {mac}: is the host's own on {owner}: choose another"),
+        EntryKind::Local => bail!("address {mac}: is the host's own, of uplink {owner}: choose another"),
         EntryKind::Static | EntryKind::Known | EntryKind::Derived => {
             bail!("address {mac}: belongs to port {owner}: choose another, or take it away there first")
         }
@@ -289,9 +372,9 @@ async fn make_interface(netlink: &Netlink, config: &PortConfig) -> Result<()> {
     }
 }
 
-fn not_of_another_switch(dataplane: &Dataplane, ifname: &str) -> Result<()> {
+fn not_of_another_switch(this: &str, ifname: &str) -> Result<()> {
     for name in Pins::switches() {
-        if name == dataplane.name {
+        if name == this {
             continue;
         }
         // One that cannot be opened is half made, another build's, or in another namespace.

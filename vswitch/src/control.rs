@@ -10,7 +10,7 @@ use crate::{
     apply,
     config::SwitchConfig,
     dataplane::{
-        Access, Dataplane,
+        Access, Dataplane, Incomplete,
         pins::Pins,
         state::{EntryKind, entry_kind},
     },
@@ -45,7 +45,7 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
     let _lock = begin(scope)?;
     if Pins::of(&scope.switch).exist()? {
         let name = &scope.switch;
-        Dataplane::open(name, Access::Read)?;
+        Dataplane::open(name, Access::Write)?.check_links()?;
         bail!(r#"switch "{name}": up already: change it with `vswitch port` or `vswitch apply`"#);
     }
     create(config).await
@@ -56,17 +56,17 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     let _lock = begin(scope)?;
     let pins = Pins::of(&scope.switch);
     if !pins.exist()? {
-        bail!(r#"switch "{0}": there is none of that name"#, scope.switch);
+        bail!(r#"switch "{0}": there is none of that name: nothing to take away"#, scope.switch);
     }
+    let netlink = Netlink::open()?;
     let report = match Dataplane::open_any(&scope.switch, Access::Write) {
         Ok(dataplane) => {
             let ops = dataplane.config().map(|config| plan_down(&config)).unwrap_or_default();
-            let notes = apply::destroy(dataplane, &Netlink::open()?).await?;
-            Report { ops, notes }
+            Report { ops, notes: apply::destroy(dataplane, &netlink).await? }
         }
-        Err(err) if Dataplane::is_damaged(&pins) => {
-            pins.remove()?;
-            Report { ops: Vec::new(), notes: vec![format!("it was damaged ({err:#}): its pins are removed")] }
+        Err(err) if err.is::<Incomplete>() => {
+            let notes = apply::salvage(&pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
+            Report { ops: Vec::new(), notes }
         }
         Err(err) => return Err(err),
     };
@@ -116,10 +116,20 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = dataplane.member(ifname)?.slot;
     let key = FdbKey { mac, vlan };
+    let flags = if is_static { fdb_flags::STATIC } else { 0 };
     if let Some(entry) = dataplane.maps.fdb_get(key)? {
         changeable(key, entry)?;
+        if entry_kind(entry) == EntryKind::Static {
+            if is_static && entry.slot() == slot {
+                return Ok(());
+            }
+            let owner = dataplane.members()?.into_iter().find(|member| member.slot == entry.slot());
+            let owner = owner.map(|member| member.ifname()).unwrap_or_default();
+            bail!(
+                "fdb {mac}: is bound to port {owner} already: delete that entry first (vswitch fdb del {mac})"
+            );
+        }
     }
-    let flags = if is_static { fdb_flags::STATIC } else { 0 };
     let entry = FdbEntry::new(slot, flags, Dataplane::now());
     dataplane.maps.fdb_set(key, entry)?;
     // The dataplane may have refreshed the entry that it had just read: the user's word stands.
@@ -211,5 +221,5 @@ pub(crate) fn privileged() -> Result<()> {
     if [CAP_NET_ADMIN, CAP_BPF].iter().all(|cap| effective >> cap & 1 == 1) {
         return Ok(());
     }
-    bail!("not permitted: changing a switch needs root (or CAP_BPF and CAP_NET_ADMIN): use sudo")
+    bail!("change a switch: not permitted without CAP_BPF and CAP_NET_ADMIN: run as root (sudo vswitch ...)")
 }

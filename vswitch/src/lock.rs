@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, Write as _},
+    io,
     os::{
         fd::AsRawFd as _,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -12,6 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::dataplane::pins::Pins;
 
 const RUN: &str = "/run/vswitch";
 
@@ -23,67 +25,61 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Lock {
     file: File,
     path: PathBuf,
+    switch: String,
 }
 
 impl Lock {
     /// The right to change the switch. Waits for a command that has it.
     pub(crate) fn change(switch: &str) -> Result<Self> {
-        Self::acquire(switch, "lock", PATIENCE).with_context(|| {
-            format!(r#"switch "{switch}": another command is changing it: try again when it is done"#)
-        })
+        match Self::acquire(switch, "lock", PATIENCE)? {
+            Ok(lock) => Ok(lock),
+            Err(owner) => bail!(
+                r#"switch "{switch}": {owner} is changing it and has not finished in {} s: try again when it has, or end it"#,
+                PATIENCE.as_secs()
+            ),
+        }
     }
 
     /// The right to be the switch's controller. Does not wait.
     pub(crate) fn run(switch: &str) -> Result<Self> {
-        Self::acquire(switch, "run", Duration::ZERO).with_context(|| {
-            format!(r#"switch "{switch}": `vswitch run` is at work already: end that one first"#)
-        })
+        match Self::acquire(switch, "run", Duration::ZERO)? {
+            Ok(lock) => Ok(lock),
+            Err(owner) => {
+                bail!(r#"switch "{switch}": {owner} is its controller already: end that one first"#)
+            }
+        }
     }
 
-    /// Removes the lock's file too: the switch is gone.
-    pub(crate) fn remove(self) {
-        // Under the lock: whoever waits for it finds that the file is another one by now, and starts again.
-        let _gone = fs::remove_file(&self.path);
-        let _others = self.path.parent().map(fs::remove_dir);
-        let _others = fs::remove_dir(RUN);
-    }
-
-    fn acquire(switch: &str, name: &str, patience: Duration) -> Result<Self> {
+    /// The inner error is who has the lock.
+    fn acquire(switch: &str, name: &str, patience: Duration) -> Result<Result<Self, String>> {
         let dir = Path::new(RUN).join(switch);
         let path = dir.join(name);
         let start = Instant::now();
         loop {
-            fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path);
-            let mut file = match opened {
-                // A `down` removed the directory in between.
-                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.with_context(|| format!("open {}", path.display()))?,
+            let made = fs::create_dir_all(&dir);
+            let opened = made.and_then(|()| {
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)
+            });
+            let file = match opened {
+                // Whoever had the lock last removed the directory in between.
+                Err(err) if err.kind() == io::ErrorKind::NotFound && start.elapsed() < PATIENCE => continue,
+                opened => opened.with_context(|| {
+                    format!(r#"switch "{switch}": its lock {} cannot be made (run as root)"#, path.display())
+                })?,
             };
             // SAFETY: the descriptor is open; flock takes no pointers.
             if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
                 if !is_at(&file, &path) {
                     continue;
                 }
-                file.set_len(0)?;
-                file.rewind()?;
-                writeln!(file, "{}", std::process::id())?;
-                return Ok(Self { file, path });
+                return Ok(Ok(Self { file, path, switch: switch.to_owned() }));
             }
             let err = io::Error::last_os_error();
             if err.kind() != io::ErrorKind::WouldBlock {
                 return Err(err).with_context(|| format!("lock {}", path.display()));
             }
             if start.elapsed() >= patience {
-                let mut owner = String::new();
-                let _unknown = file.read_to_string(&mut owner);
-                bail!("process {} holds {}", owner.trim(), path.display());
+                return Ok(Err(owner(&file)));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -92,6 +88,13 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // Where there is no switch, nothing of it shall be left.
+        if matches!(Pins::of(&self.switch).exist(), Ok(false)) {
+            // Under the lock: whoever waits for it finds that the file is another one by now, and starts again.
+            let _gone = fs::remove_file(&self.path);
+            let _others = self.path.parent().map(fs::remove_dir);
+            let _others = fs::remove_dir(RUN);
+        }
         // SAFETY: the descriptor is open; flock takes no pointers. Closing would do it too, but not if a child shares it.
         unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_UN) };
     }
@@ -102,5 +105,46 @@ fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
         (_, _) => false,
+    }
+}
+
+/// Who has locked the file, as the kernel knows it: a number written into the file would outlive its writer.
+fn owner(file: &File) -> String {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = file.metadata().ok().and_then(|meta| holder(&locks, meta.ino()));
+    match pid {
+        Some(pid) => match fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(name) => format!("process {pid} ({})", name.trim()),
+            Err(_) => format!("process {pid}"),
+        },
+        None => "another process".to_owned(),
+    }
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 1234 00:17:5678 0 EOF`. By inode alone: the device is written as the mount has it.
+fn holder(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = *words else { return None };
+        let at = place.rsplit(':').next()?.parse::<u64>().ok()?;
+        pid.parse().ok().filter(|_| at == inode)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_found_by_inode() {
+        let locks = "\
+1: POSIX  ADVISORY  WRITE 10 00:17:5678 0 EOF
+2: FLOCK  ADVISORY  WRITE 1234 00:17:5678 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 99 00:17:5678 0 EOF
+3: FLOCK  ADVISORY  WRITE 77 00:17:56 0 EOF
+";
+        assert_eq!(holder(locks, 5678), Some(1234));
+        assert_eq!(holder(locks, 56), Some(77));
+        assert_eq!(holder(locks, 1), None);
     }
 }

@@ -51,7 +51,7 @@ fn enter(name: &str) -> Result<()> {
     // SAFETY: setns takes no pointers; the descriptor is open for as long as `netns` lives.
     if unsafe { libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
         let what = format!(r#"enter namespace "{name}""#);
-        return Err(Refused::last(what).into());
+        return Err(Refused::last(what).remedy("run as root, or with CAP_SYS_ADMIN").into());
     }
     Ok(())
 }
@@ -60,6 +60,32 @@ fn enter(name: &str) -> Result<()> {
 fn complain(error: &anyhow::Error) {
     let mut stderr = io::stderr().lock();
     for line in format!("{error:#}").lines() {
-        let _ = writeln!(stderr, "vswitch: {line}");
+        let _ = writeln!(stderr, "vswitch: {}", without_numbers(line));
+    }
+}
+
+/// Leaves out the error numbers that the standard library adds: the words before them say it all.
+fn without_numbers(line: &str) -> String {
+    let mut parts = line.split(" (os error ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.parse::<i32>().is_ok() => text.push_str(rest),
+            _ => text.extend([" (os error ", part]),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_numbers;
+
+    #[test]
+    fn error_numbers_are_left_out() {
+        let text = "x.toml: cannot be read: No such file or directory (os error 2)";
+        assert_eq!(without_numbers(text), "x.toml: cannot be read: No such file or directory");
+        assert_eq!(without_numbers("a (os error 13): b (os error 1)"), "a: b");
+        assert_eq!(without_numbers("a (os error x)"), "a (os error x)");
     }
 }

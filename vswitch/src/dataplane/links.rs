@@ -17,6 +17,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 
 use super::{pins::Pins, sys};
+use crate::net::words;
 
 /// A place where one of the switch's programs sees a port's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +95,7 @@ pub(crate) fn is_attached(pins: &Pins, slot: u16, hook: Hook) -> bool {
 }
 
 /// Whether tc programs are attached as links (tcx, kernel 6.6).
-fn tcx() -> bool {
+pub(super) fn tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
@@ -179,18 +180,43 @@ fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
     } else {
         None
     };
-    let why = match errno {
-        Some(libc::EBUSY | libc::EEXIST) => {
+    anyhow!(
+        r#""{ifname}": attach {what}: {}"#,
+        meaning(ifname, what, errno).unwrap_or_else(|| err.to_string())
+    )
+}
+
+fn meaning(ifname: &str, what: &str, errno: Option<i32>) -> Option<String> {
+    let xdp = what == "XDP";
+    Some(match errno? {
+        libc::EBUSY | libc::EEXIST => {
             format!("another program is attached there: see `bpftool net show dev {ifname}`")
         }
-        Some(libc::EOPNOTSUPP) => "its driver has no native XDP: use --datapath tc".to_owned(),
-        Some(libc::ERANGE | libc::EINVAL) => {
+        libc::EOPNOTSUPP if xdp => "its driver has no native XDP: use --datapath tc".to_owned(),
+        libc::ERANGE | libc::EINVAL if xdp => {
             "its driver refuses (often for its MTU or number of queues): see `dmesg`, or use --datapath tc"
                 .to_owned()
         }
-        Some(libc::ENODEV) => "the interface is gone".to_owned(),
-        Some(libc::EPERM) => "not permitted: needs CAP_NET_ADMIN and CAP_BPF".to_owned(),
-        Some(_) | None => err.to_string(),
-    };
-    anyhow!(r#""{ifname}": attach {what}: {why}"#)
+        libc::ENODEV => "the interface is gone: see `ip link`".to_owned(),
+        libc::EPERM => "not permitted: needs CAP_NET_ADMIN and CAP_BPF: run as root".to_owned(),
+        libc::ENOMEM => "the kernel is out of memory: free some and try again".to_owned(),
+        errno => format!("the kernel refuses ({}): see `dmesg`", words(errno)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_words() {
+        let says = |what, errno| meaning("web0", what, Some(errno)).unwrap();
+        assert_eq!(says("XDP", libc::EOPNOTSUPP), "its driver has no native XDP: use --datapath tc");
+        assert_eq!(
+            says("tc", libc::EINVAL),
+            "the kernel refuses (the kernel rejects this value): see `dmesg`"
+        );
+        assert!(says("tc", libc::EBUSY).ends_with("see `bpftool net show dev web0`"));
+        assert!(!says("tc", libc::EOPNOTSUPP).contains("--datapath"), "there is no other way left");
+    }
 }

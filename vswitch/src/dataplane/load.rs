@@ -1,17 +1,24 @@
 //! How do the programs and maps of the embedded object get into the kernel?
 
+use std::io;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     EbpfLoader,
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
+    util::KernelVersion,
 };
 
 use super::{maps, pins::Pins};
+use crate::net::words;
 
 /// The dataplane, as `cargo xtask build` compiled it; empty in a host-only build.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vswitch.o"));
 
-const PROGRAMS: [&str; 3] = ["vswitch_xdp", "vswitch_in", "vswitch_out"];
+pub(super) const PROGRAMS: [&str; 3] = ["vswitch_xdp", "vswitch_in", "vswitch_out"];
+
+/// The first kernel with `bpf_loop`, by which the programs flood.
+const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
 
 /// Loads the object: new maps, and new programs that use them. Pins both.
 pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<()> {
@@ -40,18 +47,72 @@ fn load(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
     if OBJECT.is_empty() {
         bail!("this binary was built without its BPF object: build it with `cargo xtask build`");
     }
+    if let Ok(version) = KernelVersion::current() {
+        supported(version)?;
+    }
     let log_packets: &u8 = if log_packets { &1 } else { &0 };
     let mut ebpf = loader
         .override_global("LOG_PACKETS", log_packets, true)
         .load(OBJECT)
-        .context("load the dataplane's maps")?;
+        .map_err(|err| refused("the maps", err.into()))?;
     for name in ["vswitch_in", "vswitch_out"] {
         let program: &mut SchedClassifier = program(&mut ebpf, name)?.try_into()?;
-        program.load().with_context(|| format!("load program {name}"))?;
+        program.load().map_err(|err| refused(&format!("program {name}"), err.into()))?;
     }
     let program: &mut Xdp = program(&mut ebpf, "vswitch_xdp")?.try_into()?;
-    program.load().context("load program vswitch_xdp")?;
+    program.load().map_err(|err| refused("program vswitch_xdp", err.into()))?;
     Ok(ebpf)
+}
+
+fn supported(version: KernelVersion) -> Result<()> {
+    if version < OLDEST {
+        bail!(
+            "kernel: too old for the dataplane, which needs Linux 5.17: boot a newer one (`uname -r` shows this one)"
+        );
+    }
+    Ok(())
+}
+
+/// One line for what may be a thousand of the verifier's.
+fn refused(what: &str, err: anyhow::Error) -> anyhow::Error {
+    let log = match err.downcast_ref::<ProgramError>() {
+        Some(ProgramError::LoadError { verifier_log, .. }) => verifier_log.to_string(),
+        _ => String::new(),
+    };
+    let errno =
+        err.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error);
+    match meaning(errno, &log) {
+        Some(why) => anyhow!("load {what}: {why}"),
+        None => err.context(format!("load {what}")),
+    }
+}
+
+fn meaning(errno: Option<i32>, log: &str) -> Option<String> {
+    Some(match errno? {
+        libc::EPERM if log.is_empty() => {
+            "not permitted: needs CAP_BPF and CAP_NET_ADMIN: run as root (in a container, give it those)"
+                .to_owned()
+        }
+        libc::ENOMEM | libc::ENOBUFS => {
+            "the kernel has not enough memory: a smaller --fdb-max needs less".to_owned()
+        }
+        libc::E2BIG if log.is_empty() => "more than this kernel allows: use a smaller --fdb-max".to_owned(),
+        libc::ENOSYS => "this kernel has no BPF: boot one with CONFIG_BPF_SYSCALL".to_owned(),
+        errno => {
+            // The last line is the verdict; after it comes what the verifier counted.
+            let verdict =
+                log.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+            match verdict {
+                Some(verdict) => format!(
+                    "this kernel's verifier refuses it ({verdict}): please report this line with the output of `uname -r`"
+                ),
+                None => format!(
+                    "this kernel refuses it ({}): please report it with the output of `uname -r`",
+                    words(errno)
+                ),
+            }
+        }
+    })
 }
 
 /// Lets the pins of the programs, from which ports are attached, name these ones.
@@ -75,4 +136,42 @@ fn pin_programs(pins: &Pins, ebpf: &mut aya::Ebpf) -> Result<()> {
 
 fn program<'a>(ebpf: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
     ebpf.program_mut(name).ok_or_else(|| anyhow!("program {name}: not in the BPF object"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_bpf_loop_is_too_old() {
+        assert!(supported(KernelVersion::new(5, 17, 0)).is_ok());
+        let text = supported(KernelVersion::new(5, 16, 20)).unwrap_err().to_string();
+        assert!(text.starts_with("kernel: too old for the dataplane, which needs Linux 5.17: "), "{text}");
+    }
+
+    #[test]
+    fn a_thousand_lines_of_the_verifier_become_one() {
+        let log = format!(
+            "{}R4 offset is outside of the packet\nprocessed 812 insns (limit 1000000)\n\n",
+            "0: (b7)\n".repeat(1000)
+        );
+        assert_eq!(
+            meaning(Some(libc::EACCES), &log).unwrap(),
+            "this kernel's verifier refuses it (R4 offset is outside of the packet): please report this line with the output of `uname -r`"
+        );
+        assert_eq!(
+            meaning(Some(libc::EINVAL), "").unwrap(),
+            "this kernel refuses it (the kernel rejects this value): please report it with the output of `uname -r`"
+        );
+    }
+
+    #[test]
+    fn memory_and_capabilities_have_their_words() {
+        assert_eq!(
+            meaning(Some(libc::ENOMEM), "").unwrap(),
+            "the kernel has not enough memory: a smaller --fdb-max needs less"
+        );
+        assert!(meaning(Some(libc::EPERM), "").unwrap().starts_with("not permitted: needs CAP_BPF"));
+        assert_eq!(meaning(None, ""), None);
+    }
 }

@@ -114,14 +114,7 @@ impl Maps {
 
     /// The records of the ports in use, by slot.
     pub(crate) fn records(&self) -> Result<Vec<(u16, PortRecord)>> {
-        let mut used = Vec::new();
-        for slot in 1..MAX_PORTS {
-            let record = self.records.get(&slot, 0).context("read a port's record")?.0;
-            if record.ifname[0] != 0 {
-                used.push((slot as u16, record));
-            }
-        }
-        Ok(used)
+        used_records(&self.records)
     }
 
     /// Replaces the record in a slot.
@@ -232,23 +225,49 @@ fn err_in(what: &str, err: io::Error) -> anyhow::Error {
     anyhow::Error::new(err).context(format!("read {what}"))
 }
 
+/// The identity alone, of a switch whose other maps may be gone.
+pub(crate) fn open_identity(pins: &Pins) -> Result<Identity> {
+    let map: Array<_, Wire<Identity>> = Array::try_from(Map::Array(open(pins, "IDENTITY", Access::Write)?))?;
+    Ok(map.get(&0, 0)?.0)
+}
+
+/// The ports' records alone, of a switch whose other maps may be gone.
+pub(crate) fn open_records(pins: &Pins) -> Result<Vec<(u16, PortRecord)>> {
+    used_records(&Array::try_from(Map::Array(open(pins, "RECORDS", Access::Write)?))?)
+}
+
+fn used_records(map: &Array<MapData, Wire<PortRecord>>) -> Result<Vec<(u16, PortRecord)>> {
+    let mut used = Vec::new();
+    for slot in 1..MAX_PORTS {
+        let record = map.get(&slot, 0).context("read a port's record")?.0;
+        if record.ifname[0] != 0 {
+            used.push((slot as u16, record));
+        }
+    }
+    Ok(used)
+}
+
 /// Opens one pinned map after comparing it with its spec: aya takes sizes on trust, and a larger value than expected
 /// would be copied over the end of a buffer.
 fn open(pins: &Pins, name: &'static str, access: Access) -> Result<MapData> {
     let path = pins.map(name);
-    let data = match access {
-        Access::Write => MapData::from_pin(&path)?,
-        Access::Read => MapData::from_fd(sys::open_read_only(&path)?)?,
+    // Asked first, and not told from the error: the kernel's ENOENT comes through aya in more than one form.
+    if path.try_exists().is_ok_and(|exists| !exists) {
+        bail!("its map {name} is missing");
+    }
+    let opened = match access {
+        Access::Write => MapData::from_pin(&path).map_err(anyhow::Error::from),
+        Access::Read => {
+            sys::open_read_only(&path).map_err(anyhow::Error::from).and_then(|fd| Ok(MapData::from_fd(fd)?))
+        }
     };
-    let info = data.info()?;
+    let data = opened.with_context(|| format!("its map {name} cannot be opened"))?;
+    let info = data.info().with_context(|| format!("its map {name} cannot be looked at"))?;
     let Some(spec) = SPECS.iter().find(|spec| spec.name == name) else {
         bail!("map {name}: not one of this build's");
     };
     if let Err(difference) = check(spec, &info) {
-        bail!(
-            "{} is not this build's: {difference}: take the switch down with the build that made it",
-            path.display()
-        );
+        bail!("its map {name} is not this build's ({difference})");
     }
     Ok(data)
 }

@@ -7,16 +7,17 @@ pub mod pins;
 pub(crate) mod state;
 mod sys;
 
-use std::io;
+use std::{error::Error, fmt, io};
 
-use anyhow::{Context as _, Result, bail};
-use vswitch_ebpf::abi::{Identity, STAMP_SHIFT, Stamp};
+use anyhow::{Context as _, Result, anyhow, bail};
+use vswitch_ebpf::abi::{Identity, PortRecord, STAMP_SHIFT, Stamp};
 
+use links::Hook;
 pub use maps::Access;
 use maps::Maps;
 use pins::Pins;
 
-use crate::net::Netns;
+use crate::{config::Datapath, net::Netns};
 
 /// A switch that exists.
 pub struct Dataplane {
@@ -26,8 +27,24 @@ pub struct Dataplane {
     pub(crate) maps: Maps,
 }
 
+/// Something of a switch is there and something is not: it can only be taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    switch: String,
+    what: String,
+}
+
+impl fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { switch, what } = self;
+        write!(f, r#"switch "{switch}": incomplete: {what}: take it away with `vswitch -s {switch} down`"#)
+    }
+}
+
+impl Error for Incomplete {}
+
 impl Dataplane {
-    /// Makes a switch without ports in the calling thread's namespace. Until [`Dataplane::complete`] it counts as half
+    /// Makes a switch without ports in the calling thread's namespace. Until [`Dataplane::set_complete`] it counts as half
     /// made. Nothing is left if it fails.
     pub fn create(name: &str, fdb_max: u32) -> Result<Self> {
         let pins = Pins::of(name);
@@ -36,7 +53,7 @@ impl Dataplane {
             // The error of the creation is the one to tell.
             let _kept = pins.remove();
         }
-        made
+        made.with_context(|| format!(r#"switch "{name}""#))
     }
 
     fn create_at(name: &str, pins: &Pins, fdb_max: u32) -> Result<Self> {
@@ -58,16 +75,42 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// There is none of that name; it lives elsewhere; it is half made or half removed; it is another build's; its pins
-    /// may not be read.
+    /// There is none of that name; it lives elsewhere; it is half made or half removed ([`Incomplete`]); it is another
+    /// build's; its pins may not be read.
     pub fn open(name: &str, access: Access) -> Result<Self> {
         let dataplane = Self::open_any(name, access)?;
+        let incomplete = |what: String| Incomplete { switch: name.to_owned(), what };
         if dataplane.maps.identity()?.complete == 0 {
-            bail!(
-                r#"switch "{name}": half made or half removed by a command that did not finish: remove it with `vswitch -s {name} down`"#
-            );
+            let what = "the command that made it or took it away did not finish";
+            return Err(incomplete(what.to_owned()).into());
+        }
+        if access == Access::Write
+            && let Some(program) = load::PROGRAMS.iter().find(|name| !dataplane.pins.program(name).exists())
+        {
+            return Err(incomplete(format!("its program {program} is missing")).into());
         }
         Ok(dataplane)
+    }
+
+    /// Fails with [`Incomplete`] if an interface that is a port lacks one of the programs.
+    pub(crate) fn check_links(&self) -> Result<()> {
+        for member in self.members()?.iter().filter(|member| member.is_present()) {
+            let needed = [
+                (links::tcx(), Hook::In),
+                (links::tcx() && member.is_uplink(), Hook::Out),
+                (
+                    matches!(state::datapath(member.record.active), Datapath::Xdp | Datapath::XdpGeneric),
+                    Hook::Xdp,
+                ),
+            ];
+            let attached = |hook| links::is_attached(&self.pins, member.slot, hook);
+            if let Some((_, hook)) = needed.into_iter().find(|(needed, hook)| *needed && !attached(*hook)) {
+                let what =
+                    format!(r#"its program {} is not attached to "{}""#, hook.program(), member.ifname());
+                return Err(Incomplete { switch: self.name.clone(), what }.into());
+            }
+        }
+        Ok(())
     }
 
     /// Opens a switch, whole or not, that lives in the calling thread's namespace.
@@ -79,34 +122,23 @@ impl Dataplane {
         }
         let maps = Maps::open(&pins, access).map_err(|err| match refusal(&err) {
             Some(io::ErrorKind::PermissionDenied) => unreadable(name, io::ErrorKind::PermissionDenied.into()),
-            _ => err.context(format!(r#"switch "{name}""#)),
+            _ => Incomplete { switch: name.to_owned(), what: format!("{err:#}") }.into(),
         })?;
-        let identity = maps.identity()?;
-        let here = Netns::current()?;
-        if here.identity() != (identity.netns_dev, identity.netns_ino) {
-            let there = Netns::all()
-                .into_iter()
-                .find(|netns| netns.identity() == (identity.netns_dev, identity.netns_ino));
-            match there {
-                Some(netns) => {
-                    bail!(
-                        r#"switch "{name}": lives in namespace {}: use -n {}"#,
-                        netns.label(),
-                        netns.label()
-                    )
-                }
-                None => bail!(
-                    r#"switch "{name}": lives in a network namespace that cannot be found from here: run the command inside it"#
-                ),
-            }
-        }
+        lives_here(name, &maps.identity()?)?;
         Ok(Self { name: name.to_owned(), pins, maps })
     }
 
-    /// Whether a map of the switch is missing or not this build's, so that it can only be removed.
-    pub fn is_damaged(pins: &Pins) -> bool {
-        Maps::open(pins, Access::Write)
-            .is_err_and(|err| refusal(&err) != Some(io::ErrorKind::PermissionDenied))
+    /// What an incomplete switch still knows of its ports, by slot; `None` if that is lost too.
+    ///
+    /// # Errors
+    ///
+    /// It lives in another namespace.
+    pub(crate) fn salvage(name: &str) -> Result<Option<Vec<(u16, PortRecord)>>> {
+        let pins = Pins::of(name);
+        if let Ok(identity) = maps::open_identity(&pins) {
+            lives_here(name, &identity)?;
+        }
+        Ok(maps::open_records(&pins).ok())
     }
 
     /// The time, as the dataplane stamps entries.
@@ -140,15 +172,34 @@ impl Dataplane {
     }
 }
 
+/// Fails if a switch is another namespace's. One that has died before it said so is at home everywhere.
+fn lives_here(name: &str, identity: &Identity) -> Result<()> {
+    let home = (identity.netns_dev, identity.netns_ino);
+    if home == (0, 0) || Netns::current()?.identity() == home {
+        return Ok(());
+    }
+    match Netns::all().into_iter().find(|netns| netns.identity() == home) {
+        Some(netns) => {
+            let label = netns.label();
+            // A process is named by its number alone.
+            let argument = label.strip_prefix("pid ").unwrap_or(label);
+            bail!(r#"switch "{name}": lives in namespace {label}: use -n {argument}"#)
+        }
+        None => bail!(
+            r#"switch "{name}": lives in a network namespace that cannot be found from here: run the command inside it"#
+        ),
+    }
+}
+
 fn refusal(err: &anyhow::Error) -> Option<io::ErrorKind> {
     err.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
 }
 
 fn unreadable(name: &str, err: io::Error) -> anyhow::Error {
     if err.kind() == io::ErrorKind::PermissionDenied {
-        return anyhow::anyhow!(
-            r#"switch "{name}": its pins may not be read: run as root or as a member of the group of {}"#,
-            pins::BPFFS
+        return anyhow!(
+            r#"switch "{name}": this user may not read its pins: run as root, or join the group {} (if it existed when the switch was made)"#,
+            pins::GROUP
         );
     }
     anyhow::Error::new(err).context(format!(r#"switch "{name}""#))

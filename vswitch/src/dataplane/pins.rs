@@ -16,11 +16,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::abi::ABI_VERSION;
 
+use super::sys;
+use crate::net::Refused;
+
 /// Where the BPF file system is expected, and mounted if it is not.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// The group that may read counters and FDB, where it exists.
-const GROUP: &str = "vswitch";
+pub(super) const GROUP: &str = "vswitch";
 
 /// Maps that [`GROUP`] may read; the others are for root alone.
 const READABLE: [&str; 6] = ["COUNTERS", "FDB", "IDENTITY", "PORTS", "RECORDS", "SETTINGS"];
@@ -75,7 +78,7 @@ impl Pins {
             .recursive(true)
             .mode(shared)
             .create(&parent)
-            .with_context(|| format!("create {}", parent.display()))?;
+            .map_err(|err| Refused::from_io(format!("create {}", parent.display()), &err))?;
         for dir in parent.ancestors().take_while(|dir| *dir != Path::new(BPFFS)) {
             give_to_group(dir);
         }
@@ -88,7 +91,7 @@ impl Pins {
             fs::DirBuilder::new()
                 .mode(mode)
                 .create(&dir)
-                .with_context(|| format!("create {}", dir.display()))?;
+                .map_err(|err| Refused::from_io(format!("create {}", dir.display()), &err))?;
             if mode == shared {
                 give_to_group(&dir);
             }
@@ -116,6 +119,8 @@ impl Pins {
             };
             for entry in entries {
                 let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+                // Without its pin alone a program would go on for a moment. What is no link any more needs it not.
+                let _detached = dir.ends_with("links").then(|| sys::detach_link(&path));
                 fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
             }
             fs::remove_dir(&dir).with_context(|| format!("remove {}", dir.display()))?;
@@ -152,10 +157,25 @@ fn mount() -> Result<()> {
     // SAFETY: all strings are zero-terminated and outlive the call; bpf takes no further data.
     let done = unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) };
     if done != 0 {
-        let err = io::Error::last_os_error();
-        bail!("no BPF file system at {BPFFS}, and mounting it failed ({err}): mount -t bpf bpf {BPFFS}");
+        bail!("{}", cannot_mount(&io::Error::last_os_error()));
     }
     Ok(())
+}
+
+fn cannot_mount(err: &io::Error) -> String {
+    let (cause, remedy) = match err.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            ("may not be mounted by this process".to_owned(), format!("as root: mount -t bpf bpf {BPFFS}"))
+        }
+        Some(libc::ENOENT) => {
+            (format!("{BPFFS} does not exist"), "mount -t sysfs sysfs /sys, in a kernel with BPF".to_owned())
+        }
+        Some(libc::ENODEV) => {
+            ("the kernel has none".to_owned(), "boot one with CONFIG_BPF_SYSCALL".to_owned())
+        }
+        Some(_) | None => (format!("mounting failed ({err})"), format!("mount -t bpf bpf {BPFFS}")),
+    };
+    format!("{BPFFS}: the BPF file system is not mounted, and {cause}: {remedy}")
 }
 
 /// Lets the group read, where there is such a group; else the owner's group stays.
@@ -169,5 +189,24 @@ fn give_to_group(path: &Path) {
     if let Some(gid) = gid {
         // SAFETY: the path is zero-terminated; -1 leaves the owner.
         let _unreadable = unsafe { libc::chown(path.as_ptr(), libc::uid_t::MAX, gid) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_without_a_bpf_file_system() {
+        let says = |errno| cannot_mount(&io::Error::from_raw_os_error(errno));
+        assert_eq!(
+            says(libc::EPERM),
+            "/sys/fs/bpf: the BPF file system is not mounted, and may not be mounted by this process: as root: mount -t bpf bpf /sys/fs/bpf"
+        );
+        assert_eq!(
+            says(libc::ENODEV),
+            "/sys/fs/bpf: the BPF file system is not mounted, and the kernel has none: boot one with CONFIG_BPF_SYSCALL"
+        );
+        assert!(says(libc::ENOENT).contains("/sys/fs/bpf does not exist: mount -t sysfs"));
     }
 }

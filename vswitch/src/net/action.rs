@@ -155,11 +155,12 @@ impl Netlink {
             };
             let elsewhere = link.peer.is_some_and(|peer| peer.netnsid.is_some());
             let netns_label = elsewhere.then(|| netns.label().to_owned());
-            peer = netns.run_async_in(look)??.map(|(link, features)| PeerFacts {
-                link,
-                features,
-                netns: netns_label,
-            });
+            let looked = match netns.run_async_in(look) {
+                // Without CAP_SYS_ADMIN: what needs to know the far end is refused later, tc does not.
+                Err(err) if err.downcast_ref::<Refused>().is_some_and(Refused::is_denied) => None,
+                looked => looked??,
+            };
+            peer = looked.map(|(link, features)| PeerFacts { link, features, netns: netns_label });
         }
         if peer.is_none() {
             target.peer = None;

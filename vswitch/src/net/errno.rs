@@ -45,6 +45,11 @@ impl Refused {
         self.errno
     }
 
+    /// The process may not do it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.errno, libc::EPERM | libc::EACCES)
+    }
+
     /// The object does not exist (any more): for undoing and following, this is often no failure.
     pub fn is_gone(&self) -> bool {
         matches!(self.errno, libc::ENODEV | libc::ENOENT | libc::ENXIO)
@@ -71,7 +76,8 @@ pub(super) fn last() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-fn words(errno: i32) -> String {
+/// The error number in words, without object and remedy.
+pub(crate) fn words(errno: i32) -> String {
     match errno {
         libc::ENODEV | libc::ENXIO => "no such interface".into(),
         libc::ENOENT => "no such entry".into(),

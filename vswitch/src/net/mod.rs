@@ -17,6 +17,7 @@ pub mod watch;
 pub use action::{Action, Target, Undo};
 pub use change::{Veth, check_name};
 pub use errno::Refused;
+pub(crate) use errno::words;
 pub use ethtool::{Ethtool, Feature, Features};
 pub use links::{Link, LinkKind, Mac, Master, Peer, XdpMode, XdpProgram, mac_text};
 pub use netlink::Netlink;

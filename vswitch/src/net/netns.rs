@@ -115,7 +115,8 @@ impl Netns {
             // SAFETY: setns takes no pointers; the descriptor is open for as long as `self` lives. It moves this
             // thread alone, which ends after `work`.
             if unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
-                return Err(Refused::last(format!(r#"enter namespace "{}""#, self.label)));
+                return Err(Refused::last(format!(r#"enter namespace "{}""#, self.label))
+                    .remedy("run as root, or with CAP_SYS_ADMIN"));
             }
             Ok(work())
         };

@@ -1,0 +1,101 @@
+//! A `vswitch run` in the background, with what it says.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    hosts::{Killed, signal, until},
+    topo::Netns,
+    vswitch,
+};
+
+/// The line that says the controller is at work.
+const READY: &str = "controller is running";
+/// How long anything that it does at once may take on a loaded machine.
+pub const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// Killed when dropped, which leaves the switch forwarding.
+pub struct Controller {
+    child: Killed,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Controller {
+    /// `vswitch run ARGS`, until it is ready.
+    pub fn start(netns: &Netns, name: &str, args: &str) -> Self {
+        let controller = Self::spawn(netns, name, args);
+        controller.await_line(READY);
+        controller
+    }
+
+    /// `vswitch run ARGS`, whatever becomes of it.
+    pub fn spawn(netns: &Netns, name: &str, args: &str) -> Self {
+        let mut command = vswitch::command(netns, name, &format!("run {args}"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = Killed(command.spawn().expect("start vswitch run"));
+        let stderr = BufReader::new(child.0.stderr.take().expect("piped"));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                said.lock().unwrap().push(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// What it has said so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub fn await_line(&self, part: &str) {
+        let deadline = Instant::now() + AT_ONCE;
+        while !self.lines().iter().any(|line| line.contains(part)) {
+            assert!(Instant::now() < deadline, "no line with {part:?} in {:#?}", self.lines());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn signal(&self, number: libc::c_int) {
+        signal(&self.child.0, number);
+    }
+
+    /// Waits until it ends.
+    pub fn end(&mut self, within: Duration) -> ExitStatus {
+        let mut status = None;
+        until("the controller ends", within, || {
+            status = self.child.0.try_wait().expect("wait for the controller");
+            status.is_some()
+        });
+        // What it said last is read by the thread a moment later.
+        thread::sleep(Duration::from_millis(50));
+        status.expect("it has ended")
+    }
+
+    /// Clock ticks (of 10 ms) that it has spent on a CPU.
+    pub fn ticks(&self) -> u64 {
+        let stat = self.proc("stat");
+        // After the name, which may hold blanks: state is field 3, utime 14, stime 15.
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let fields = after.split_whitespace().collect::<Vec<_>>();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Memory in use, in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.child.0.id())).expect("the controller runs")
+    }
+}

@@ -1,0 +1,1 @@
+//! Is what `-j` prints the contract that scripts rely on?

@@ -1,0 +1,1 @@
+//! What outlives whom: the dataplane its controller, nothing the switch?

@@ -1,0 +1,1 @@
+//! Does the controller follow what becomes of its ports' interfaces?
