@@ -170,6 +170,8 @@ pub mod fdb_flags {
     pub const HOST: u8 = 1 << 2;
     /// Follows from an interface that vswitch made, and not from the user's word. The dataplane does not ask for it.
     pub const DERIVED: u8 = 1 << 3;
+    /// vswitch has entered the address into the receive filter of the uplink. The dataplane does not ask for it.
+    pub const FILTERED: u8 = 1 << 4;
     /// An address of the host itself: the bridge's "permanent".
     pub const LOCAL: u8 = STATIC | STICKY | HOST;
 }

@@ -59,7 +59,7 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
             dataplane.set_switch(to.ageing, to.host_access, to.macvlan_compat)?;
         }
         Op::AddPort(config) => return attach::add(dataplane, netlink, config).await,
-        Op::SetPort { to, .. } => attach::change(dataplane, to)?,
+        Op::SetPort { to, .. } => attach::change(dataplane, netlink, to).await?,
         Op::DelPort(config) => {
             let member = dataplane.member(&config.ifname)?;
             attach::remove(dataplane, netlink, &member).await?;

@@ -4,7 +4,7 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use vswitch_ebpf::{
-    abi::{FdbEntry, Port, PortRecord, fdb_flags, port_flags, record_flags},
+    abi::{FdbEntry, FdbKey, Port, PortRecord, fdb_flags, port_flags, record_flags},
     frame::MacAddr,
 };
 
@@ -17,6 +17,7 @@ use crate::{
         state::{self, EntryKind, Member, entry_kind, key},
     },
     net::{Link, LinkKind, Netlink, Netns, Target, Undo, Veth, readiness},
+    uplink,
 };
 
 /// Adds a port, making its interface if it is one that vswitch makes. Nothing is left if it fails.
@@ -46,6 +47,7 @@ pub(crate) async fn add(
         for mac in &config.mac {
             bind(dataplane, *mac, slot)?;
         }
+        dataplane.set_sources(slot, &config.source)?;
         let member = dataplane.member(&config.ifname)?;
         attach(dataplane, netlink, &member).await
     }
@@ -105,15 +107,16 @@ fn with_failed_undo(err: anyhow::Error, undone: Result<()>) -> anyhow::Error {
 pub(crate) async fn remove(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
     detach(dataplane, netlink, member).await?;
     let slot = member.slot;
-    for (key, entry) in dataplane.maps.fdb_all()? {
-        if entry.slot() == slot {
-            dataplane.maps.fdb_del(key)?;
-        }
-    }
+    let all = dataplane.maps.fdb_all()?;
+    let keys: Vec<_> =
+        all.into_iter().filter(|(_, entry)| entry.slot() == slot).map(|(key, _)| key).collect();
+    unbind(dataplane, netlink, &keys).await?;
+    dataplane.set_sources(slot, &[])?;
     delete_created(netlink, &member.record).await?;
     dataplane.maps.set_port(slot, Port::default())?;
     dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
-    dataplane.refresh_settings()
+    dataplane.refresh_settings()?;
+    uplink::refresh(dataplane, netlink).await
 }
 
 /// Removes what a port has outside the maps, which may be damaged: programs, what made it ready, its interface if
@@ -158,27 +161,70 @@ async fn revert(netlink: &Netlink, there: Option<Link>, record: &PortRecord) -> 
 }
 
 /// Changes a live port in place.
-pub(crate) fn change(dataplane: &mut Dataplane, to: &PortConfig) -> Result<()> {
+pub(crate) async fn change(dataplane: &mut Dataplane, netlink: &Netlink, to: &PortConfig) -> Result<()> {
     let member = dataplane.member(&to.ifname)?;
     for mac in &to.mac {
         unclaimed(dataplane, *mac, Some(member.slot))?;
     }
-    let derived = member.port.flags & (port_flags::XDP | port_flags::PEER);
-    let port = Port { flags: state::flags(to) | derived, mode: state::mode_number(to.mode), ..member.port };
-    for (key, entry) in dataplane.maps.fdb_all()? {
-        let gone = entry.slot() == member.slot
-            && entry_kind(entry) == EntryKind::Known
-            && !to.mac.contains(&key.mac);
-        if gone {
-            dataplane.maps.fdb_del(key)?;
-        }
+    let first_mac = to.mac.first().map_or([0; 6], |mac| mac.0);
+    let gone: Vec<_> = dataplane
+        .maps
+        .fdb_all()?
+        .into_iter()
+        .filter(|(key, entry)| {
+            let kind = entry_kind(*entry);
+            let replaced = kind == EntryKind::Derived && first_mac != [0; 6];
+            entry.slot() == member.slot
+                && (replaced || kind == EntryKind::Known && !to.mac.contains(&key.mac))
+        })
+        .map(|(key, _)| key)
+        .collect();
+    unbind(dataplane, netlink, &gone).await?;
+    if first_mac != member.record.first_mac {
+        readdress(netlink, &member, first_mac).await?;
     }
     for mac in &to.mac {
         bind(dataplane, *mac, member.slot)?;
     }
-    let first_mac = to.mac.first().map_or([0; 6], |mac| mac.0);
     dataplane.maps.set_record(member.slot, PortRecord { first_mac, ..member.record })?;
-    dataplane.maps.set_port(member.slot, port)
+    let derived = member.port.flags & (port_flags::XDP | port_flags::PEER | port_flags::DOWN);
+    let port = Port { flags: state::flags(to) | derived, mode: state::mode_number(to.mode), ..member.port };
+    dataplane.maps.set_port(member.slot, port)?;
+    dataplane.set_sources(member.slot, &to.source)?;
+    let member = dataplane.member(&to.ifname)?;
+    if member.is_present() && first_mac == [0; 6] {
+        let link = netlink.get_index(member.record.ifindex).await?;
+        let target = Target::of(netlink, link.clone()).await?;
+        let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
+        bind_own_addresses(dataplane, member.slot, role, &member.record, &link, &target).await?;
+    }
+    dataplane.refresh_settings()?;
+    uplink::refresh(dataplane, netlink).await
+}
+
+/// Gives the far end that vswitch made the address that the user has given it.
+async fn readdress(netlink: &Netlink, member: &Member, mac: [u8; 6]) -> Result<()> {
+    if mac == [0; 6] || !member.is_present() || member.record.flags & record_flags::CREATED_VETH == 0 {
+        return Ok(());
+    }
+    let link = netlink.get_index(member.record.ifindex).await?;
+    let Some((netns, ifindex)) = Target::of(netlink, link).await?.peer else {
+        bail!(r#""{}": its far end cannot be reached from here: set its address there"#, member.ifname());
+    };
+    netns.run_async_in(async || {
+        let netlink = Netlink::open()?;
+        netlink.set_mac(&netlink.get_index(ifindex).await?, &mac).await
+    })?
+}
+
+/// Removes entries from the FDB, and from the uplinks' filters.
+async fn unbind(dataplane: &mut Dataplane, netlink: &Netlink, keys: &[FdbKey]) -> Result<()> {
+    let macs: Vec<_> = keys.iter().map(|key| key.mac).collect();
+    uplink::forget(dataplane, netlink, &macs).await?;
+    for key in keys {
+        dataplane.maps.fdb_del(*key)?;
+    }
+    Ok(())
 }
 
 /// Makes the port's interface ready and attaches the programs to it. If it fails, the port is without interface.
@@ -260,6 +306,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
         dataplane.maps.set_record(slot, PortRecord { active, ..member.record })?;
         notes.push(format!("tc, for XDP did not attach ({err:#})"));
     }
+    uplink::refresh(dataplane, netlink).await?;
     Ok(notes)
 }
 
@@ -272,11 +319,19 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
     if member.record.ifindex != 0 {
         dataplane.maps.clear_slot(member.record.ifindex)?;
     }
-    for (key, entry) in dataplane.maps.fdb_all()? {
-        let kind = entry_kind(entry);
-        if entry.slot() == slot && !matches!(kind, EntryKind::Static | EntryKind::Known) {
-            dataplane.maps.fdb_del(key)?;
-        }
+    let gone: Vec<_> = dataplane
+        .maps
+        .fdb_all()?
+        .into_iter()
+        .filter(|(_, entry)| {
+            let kept = matches!(entry_kind(*entry), EntryKind::Static | EntryKind::Known);
+            entry.slot() == slot && !kept
+        })
+        .map(|(key, _)| key)
+        .collect();
+    unbind(dataplane, netlink, &gone).await?;
+    if let (Some(link), true) = (&there, member.is_uplink()) {
+        uplink::release(dataplane, netlink, link).await?;
     }
     revert(netlink, there, &member.record).await?;
     let record = PortRecord { undo: 0, ifindex: 0, active: 0, ..member.record };

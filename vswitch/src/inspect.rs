@@ -10,7 +10,8 @@ use crate::{
         Access, Dataplane,
         state::{self, EntryKind, Member, entry_kind},
     },
-    net::Netlink,
+    net::{Action, Netlink, Undo},
+    uplink,
     view::{
         BUILD, FdbKind, FdbView, HOST, PortCounts, PortState, PortView, StatsView, SwitchView, datapaths,
     },
@@ -94,6 +95,8 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             flood,
             mcast_flood,
             bcast_flood,
+            nodst,
+            source,
             mut mac,
             ..
         } = port;
@@ -122,6 +125,10 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             flood,
             mcast_flood,
             bcast_flood,
+            nodst,
+            source,
+            promisc: Undo(member.record.undo).contains(Action::PromiscOn),
+            filters: if member.is_uplink() { uplink::filters(&bound) } else { Vec::new() },
             notes: notes(member),
         }
     });
@@ -130,8 +137,8 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
 
 fn notes(member: &Member) -> Vec<String> {
     let mut notes = Vec::new();
-    let changed = crate::net::Undo(member.record.undo);
-    let actions: Vec<_> = changed.actions().map(crate::net::Action::as_str).collect();
+    let changed = Undo(member.record.undo);
+    let actions: Vec<_> = changed.actions().map(Action::as_str).collect();
     if !actions.is_empty() {
         notes.push(format!("made ready: {}", actions.join(", ")));
     }

@@ -16,4 +16,5 @@ mod controller;
 mod inspect;
 mod lock;
 mod packet_log;
+mod uplink;
 pub mod view;

@@ -168,6 +168,7 @@ fn same(one: &PortConfig, other: &PortConfig) -> bool {
         if let Some(rest) = port.mac.get_mut(first..) {
             rest.sort_unstable();
         }
+        port.source.sort_unstable();
         port
     };
     canonical(one) == canonical(other)

@@ -41,6 +41,9 @@ pub struct PortView {
     /// Addresses that the user has bound to it.
     #[serde(serialize_with = "texts")]
     pub mac: Vec<MacAddr>,
+    /// In source mode, the senders whose frames it receives.
+    #[serde(serialize_with = "texts")]
+    pub source: Vec<MacAddr>,
     /// May send a frame back out where it came from.
     pub hairpin: bool,
     /// Exchanges nothing with other isolated ports.
@@ -53,6 +56,13 @@ pub struct PortView {
     pub mcast_flood: bool,
     /// Receives broadcast.
     pub bcast_flood: bool,
+    /// In source mode, whether frames of its senders go nowhere else.
+    pub nodst: bool,
+    /// Whether the switch has set the interface to receive frames for any address.
+    pub promisc: bool,
+    /// The stations' addresses that the switch has entered into the interface's receive filter.
+    #[serde(serialize_with = "texts")]
+    pub filters: Vec<MacAddr>,
     /// What the user should know of it, a sentence each.
     pub notes: Vec<String>,
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use vswitch_ebpf::frame::MacAddr;
 
 use super::{Session, output};
 use crate::{
@@ -131,11 +132,13 @@ fn port_object(port: &PortConfig) -> Map<String, Value> {
         FarEnd::Existing | FarEnd::Tap => (Value::Null, Value::Null),
     };
     let flags = PORT_FLAGS.map(|flag| (flag.key.replace('-', "_"), json!((flag.get)(port))));
+    let texts = |addresses: &[MacAddr]| json!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
     let rest = [
         ("name", json!(port.ifname)),
         ("role", json!(port.role.to_string())),
         ("mode", json!(port.mode.to_string())),
-        ("mac", json!(port.mac.iter().map(ToString::to_string).collect::<Vec<_>>())),
+        ("mac", texts(&port.mac)),
+        ("source", texts(&port.source)),
         ("netns", netns),
         ("peer", peer),
         ("tap", json!(port.far_end == FarEnd::Tap)),
@@ -163,6 +166,7 @@ mod tests {
                 "role": "access",
                 "mode": "bridge",
                 "mac": [],
+                "source": [],
                 "netns": null,
                 "peer": null,
                 "tap": true,
@@ -173,6 +177,7 @@ mod tests {
                 "flood": true,
                 "mcast_flood": true,
                 "bcast_flood": true,
+                "nodst": false,
             }],
             "fdb": [],
         });

@@ -1,5 +1,7 @@
 //! `port`: the members of the switch, and what each may do.
 
+mod source;
+
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use vswitch_ebpf::frame::MacAddr;
@@ -25,6 +27,7 @@ EXAMPLES
   vswitch port                                    all ports (show is the default verb)
   vswitch port add web1 --netns web1              a veth pair: web1 here, eth0 in the namespace web1
   vswitch port add vm1 --tap --isolated on        a tap, apart from other isolated ports
+  vswitch port add web2 --netns web2 --mode vepa  everything through the adjacent switch, as a macvlan would
   vswitch port set web1 --flood off               no unknown unicast for web1
   vswitch port del web1"
 )]
@@ -39,6 +42,7 @@ enum Verb {
     Add(Add),
     Set(Set),
     Del(Del),
+    Source(source::Source),
 }
 
 /// Show one port or all
@@ -116,6 +120,12 @@ struct Options {
     /// An address behind it, never learned elsewhere; may be repeated
     #[arg(long, value_name = "MAC", value_parser = value::station)]
     mac: Vec<MacAddr>,
+    /// With mode source: a sender whose frames it receives; may be repeated
+    #[arg(long, value_name = "MAC", value_parser = value::station)]
+    source: Vec<MacAddr>,
+    /// With mode source: whether frames of its senders go nowhere else
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    nodst: Option<Switch>,
     /// Whether a frame may leave where it came from
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     hairpin: Option<Switch>,
@@ -162,6 +172,7 @@ impl Port {
                 control::change(scope, |config| args.change(config)).await?
             }
             Verb::Del(args) => control::change(scope, |config| args.change(config)).await?,
+            Verb::Source(args) => control::change(scope, |config| args.change(config)).await?,
         };
         session.print_report(&report)
     }
@@ -170,9 +181,11 @@ impl Port {
 impl Add {
     fn port(self) -> Result<PortConfig> {
         let mut port = PortConfig::new(&self.ifname);
-        self.options.put(&mut port);
         port.far_end = FarEnd::new(self.netns, self.peer, self.tap)
             .map_err(|(_, what)| Usage::new(format!("port {}: {what}", port.ifname.escape_debug())))?;
+        self.options.put_what(&mut port);
+        port.set_known_defaults();
+        self.options.put_flags(&mut port);
         Ok(port)
     }
 }
@@ -201,7 +214,16 @@ impl Set {
         let Some(port) = config.ports.iter_mut().find(|port| port.ifname == self.ifname) else {
             bail!(not_a_port(&self.ifname, &config.name));
         };
-        self.options.put(port);
+        let mode = port.mode;
+        self.options.put_what(port);
+        if mode == Mode::Source && port.mode != Mode::Source {
+            // As macvlan: whoever leaves the mode leaves its list.
+            port.nodst = false;
+            if self.options.source.is_empty() {
+                port.source.clear();
+            }
+        }
+        self.options.put_flags(port);
         Ok(())
     }
 }
@@ -218,7 +240,7 @@ impl Del {
 }
 
 impl Options {
-    fn put(self, port: &mut PortConfig) {
+    fn put_what(&self, port: &mut PortConfig) {
         port.role = match self.uplink {
             Some(Switch::On) => Role::Uplink,
             Some(Switch::Off) => Role::Access,
@@ -226,15 +248,22 @@ impl Options {
         };
         port.mode = self.mode.unwrap_or(port.mode);
         if !self.mac.is_empty() {
-            port.mac = self.mac;
+            port.mac.clone_from(&self.mac);
         }
+        if !self.source.is_empty() {
+            port.source.clone_from(&self.source);
+        }
+        port.datapath = self.datapath.unwrap_or(port.datapath);
+    }
+
+    fn put_flags(&self, port: &mut PortConfig) {
         Switch::set(self.hairpin, &mut port.hairpin);
         Switch::set(self.isolated, &mut port.isolated);
         Switch::set(self.learning, &mut port.learning);
         Switch::set(self.flood, &mut port.flood);
         Switch::set(self.mcast_flood, &mut port.mcast_flood);
         Switch::set(self.bcast_flood, &mut port.bcast_flood);
-        port.datapath = self.datapath.unwrap_or(port.datapath);
+        Switch::set(self.nodst, &mut port.nodst);
     }
 }
 
@@ -260,6 +289,16 @@ fn table(ports: &[PortView]) -> String {
             macs.join(","),
             flags(port),
         ]);
+        if !port.source.is_empty() {
+            let senders: Vec<_> = port.source.iter().map(ToString::to_string).collect();
+            table.remark(format!("receives from {}", senders.join(", ")));
+        }
+        if port.promisc {
+            table.remark("receives for any address (promiscuous)".to_owned());
+        }
+        if !port.filters.is_empty() {
+            table.remark(format!("receives for {} stations by unicast filters", port.filters.len()));
+        }
         for note in &port.notes {
             table.remark(note.clone());
         }
@@ -277,6 +316,7 @@ fn flags(port: &PortView) -> String {
         ("flood", port.flood, usual.flood),
         ("mcast-flood", port.mcast_flood, usual.mcast_flood),
         ("bcast-flood", port.bcast_flood, usual.bcast_flood),
+        ("nodst", port.nodst, usual.nodst),
     ];
     let unusual = flags.into_iter().filter(|(_, is, usual)| is != usual);
     unusual.map(|(name, is, _)| format!("{name} {}", value::on_off(is))).collect::<Vec<_>>().join(" ")

@@ -58,7 +58,7 @@ fn bad_lines_get_one_line() {
     let lines = [
         (
             "po s",
-            "unrecognized subcommand 's'; tip: some similar subcommands exist: 'show', 'set'; usage: vswitch port",
+            "unrecognized subcommand 's'; tip: some similar subcommands exist: 'source', 'show', 'set'; usage: vswitch port",
         ),
         ("s", "unrecognized subcommand 's'; tip: "),
         ("bridge", "unrecognized subcommand 'bridge'"),

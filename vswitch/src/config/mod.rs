@@ -48,6 +48,8 @@ pub struct PortConfig {
     pub mode: Mode,
     /// Addresses known to be behind the port: never learned elsewhere. With [`FarEnd::Veth`] the first is the far end's.
     pub mac: Vec<MacAddr>,
+    /// In source mode, the senders whose frames it receives. Empty in the other modes.
+    pub source: Vec<MacAddr>,
     /// May send a frame back out where it came from.
     pub hairpin: bool,
     /// Exchanges nothing with other isolated ports.
@@ -60,6 +62,8 @@ pub struct PortConfig {
     pub mcast_flood: bool,
     /// Receives broadcast.
     pub bcast_flood: bool,
+    /// In source mode, whether frames of its senders go nowhere else.
+    pub nodst: bool,
     /// How its frames are taken and delivered.
     pub datapath: Datapath,
     /// Whether vswitch makes the interface.
@@ -171,14 +175,30 @@ impl PortConfig {
             role: Role::default(),
             mode: Mode::default(),
             mac: Vec::new(),
+            source: Vec::new(),
             hairpin: false,
             isolated: false,
             learning: true,
             flood: true,
             mcast_flood: true,
             bcast_flood: true,
+            nodst: false,
             datapath: Datapath::default(),
             far_end: FarEnd::default(),
+        }
+    }
+
+    /// Whether its station's address is known without learning: the user names it, or vswitch makes the far end.
+    pub fn is_known(&self) -> bool {
+        !self.mac.is_empty() || matches!(self.far_end, FarEnd::Veth { .. })
+    }
+
+    /// Sets what follows from addresses and far end where the user says nothing: a port whose address is known is not
+    /// learned from, and needs no frames for unknown addresses. It is what a macvlan child has.
+    pub fn set_known_defaults(&mut self) {
+        if self.role == Role::Access && self.is_known() {
+            self.learning = false;
+            self.flood = false;
         }
     }
 }
@@ -195,11 +215,12 @@ pub struct PortFlag {
 }
 
 /// Every [`PortFlag`], in the order in which they are printed.
-pub const PORT_FLAGS: [PortFlag; 6] = [
+pub const PORT_FLAGS: [PortFlag; 7] = [
     PortFlag { key: "hairpin", get: |port| port.hairpin, set: |port, on| port.hairpin = on },
     PortFlag { key: "isolated", get: |port| port.isolated, set: |port, on| port.isolated = on },
     PortFlag { key: "learning", get: |port| port.learning, set: |port, on| port.learning = on },
     PortFlag { key: "flood", get: |port| port.flood, set: |port, on| port.flood = on },
     PortFlag { key: "mcast-flood", get: |port| port.mcast_flood, set: |port, on| port.mcast_flood = on },
     PortFlag { key: "bcast-flood", get: |port| port.bcast_flood, set: |port, on| port.bcast_flood = on },
+    PortFlag { key: "nodst", get: |port| port.nodst, set: |port, on| port.nodst = on },
 ];

@@ -6,7 +6,7 @@ use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
-use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
+use vswitch_ebpf::{abi::DEFAULT_FDB_MAX, frame::MacAddr};
 
 use super::{
     DEFAULT_AGEING, DEFAULT_PEER, DEFAULT_SWITCH, FarEnd, PORT_FLAGS, PortConfig, StaticEntry, SwitchConfig,
@@ -18,7 +18,7 @@ use super::{
 
 const TABLES: [&str; 3] = ["switch", "port", "fdb"];
 const SWITCH_KEYS: [&str; 5] = ["name", "ageing", "fdb-max", "host-access", "macvlan-compat"];
-const PORT_KEYS: [&str; 8] = ["name", "role", "netns", "peer", "tap", "mode", "mac", "datapath"];
+const PORT_KEYS: [&str; 9] = ["name", "role", "netns", "peer", "tap", "mode", "mac", "source", "datapath"];
 const FDB_KEYS: [&str; 3] = ["mac", "port", "vlan"];
 
 /// What the toml crate says of a key that is there twice: the one error that loses nothing else.
@@ -194,20 +194,8 @@ fn read_port<'s>(
     set(&mut port.role, read_word(document, &section, "role"));
     set(&mut port.mode, read_word(document, &section, "mode"));
     set(&mut port.datapath, read_word(document, &section, "datapath"));
-    for (line, text) in document.texts(&section, "mac", EXAMPLE_MAC) {
-        match parse_mac(&text) {
-            Ok(mac) => {
-                document.item(&section, "mac", port.mac.len(), line);
-                port.mac.push(mac);
-            }
-            Err(error) => document.error(line, &section.object, &format!("mac {error}")),
-        }
-    }
-    for flag in PORT_FLAGS {
-        if let Some(on) = document.flag(&section, flag.key) {
-            (flag.set)(&mut port, on);
-        }
-    }
+    port.mac = read_addresses(document, &section, "mac");
+    port.source = read_addresses(document, &section, "source");
     let netns = document.text(&section, "netns", "web");
     let peer = document.text(&section, "peer", DEFAULT_PEER);
     let tap = document.flag(&section, "tap").unwrap_or_default();
@@ -218,7 +206,27 @@ fn read_port<'s>(
             Err((key, what)) => document.error(document.line_of(&section, key), &section.object, what),
         }
     }
+    port.set_known_defaults();
+    for flag in PORT_FLAGS {
+        if let Some(on) = document.flag(&section, flag.key) {
+            (flag.set)(&mut port, on);
+        }
+    }
     Some(port)
+}
+
+fn read_addresses(document: &mut Document<'_>, section: &Section<'_>, key: &'static str) -> Vec<MacAddr> {
+    let mut addresses = Vec::new();
+    for (line, text) in document.texts(section, key, EXAMPLE_MAC) {
+        match parse_mac(&text) {
+            Ok(mac) => {
+                document.item(section, key, addresses.len(), line);
+                addresses.push(mac);
+            }
+            Err(error) => document.error(line, &section.object, &format!("{key} {error}")),
+        }
+    }
+    addresses
 }
 
 fn read_entry<'s>(

@@ -39,6 +39,9 @@ fn every_key() {
         role = "access"
         netns = "web"
         mac = "02-00-00-00-00-01"
+        mode = "source"
+        source = ["02:00:00:00:00:07"]
+        nodst = true
         hairpin = true
         isolated = true
         learning = false
@@ -55,14 +58,16 @@ fn every_key() {
     let web = PortConfig {
         ifname: "web0".to_owned(),
         role: Role::Access,
-        mode: Mode::Bridge,
+        mode: Mode::Source,
         mac: vec![station(1)],
+        source: vec![station(7)],
         hairpin: true,
         isolated: true,
         learning: false,
         flood: false,
         mcast_flood: false,
         bcast_flood: false,
+        nodst: true,
         datapath: Datapath::Auto,
         far_end: FarEnd::Veth { netns: "web".to_owned(), peer: "eth0".to_owned() },
     };
@@ -201,7 +206,7 @@ fn tables() {
         "[[switch]]\n[[port]]\nname = 'a'\nx = 1",
         &[
             "vs.toml:1: switch: an array where a table should be; write [switch]",
-            r#"vs.toml:4: port a: unknown key "x"; known are name, role, netns, peer, tap, mode, mac, datapath, hairpin, isolated, learning, flood, mcast-flood, bcast-flood"#,
+            r#"vs.toml:4: port a: unknown key "x"; known are name, role, netns, peer, tap, mode, mac, source, datapath, hairpin, isolated, learning, flood, mcast-flood, bcast-flood, nodst"#,
         ],
     );
     refuses("port = [1]", &["vs.toml:1: port: an integer where a table should be; write [[port]]"]);
@@ -220,10 +225,10 @@ fn syntax() {
         ],
     );
     refuses(
-        "[[port]]\nname = 'a'\nname = 'b'\nmode = 'vepa'\n",
+        "[[port]]\nname = 'a'\nname = 'b'\nnodst = true\n",
         &[
             r#"vs.toml:3: TOML: duplicate key "name"; remove one of the two"#,
-            "vs.toml:4: port a: mode vepa is not supported yet; use mode bridge",
+            "vs.toml:4: port a: nodst is for mode source, and this is mode bridge; remove one",
         ],
     );
 }
@@ -252,7 +257,7 @@ fn the_command_and_the_file_name_different_switches() {
 fn a_file_for_a_full_fdb() {
     let mut config = SwitchConfig::new("vs0");
     config.ports = (0..1023).map(|n| PortConfig::new(&format!("p{n}"))).collect();
-    let mac = |n: u32| vswitch_ebpf::frame::MacAddr([2, 0, 0, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+    let mac = |n: u32| MacAddr([2, 0, 0, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
     let entry = |n| StaticEntry { mac: mac(n), vlan: 0, ifname: format!("p{}", n % 1023) };
     config.fdb = (0..65_536).map(entry).collect();
     let read = parse("x", &crate::config::print::print(&config), None);

@@ -41,7 +41,13 @@ impl File {
     }
 
     fn port(&mut self, port: &PortConfig) {
-        let default = PortConfig::new(&port.ifname);
+        let mut default = PortConfig {
+            role: port.role,
+            mac: port.mac.clone(),
+            far_end: port.far_end.clone(),
+            ..PortConfig::new(&port.ifname)
+        };
+        default.set_known_defaults();
         self.header("[[port]]");
         self.line("name", &quoted(&port.ifname));
         self.unless(port.role == Role::Access, "role", &quoted(port.role.word()));
@@ -58,8 +64,10 @@ impl File {
             "mode",
             &quoted(port.mode.word()),
         );
-        let macs: Vec<String> = port.mac.iter().map(|mac| quoted(&mac.to_string())).collect();
-        self.unless(macs.is_empty(), "mac", &format!("[{}]", macs.join(", ")));
+        for (key, addresses) in [("mac", &port.mac), ("source", &port.source)] {
+            let texts: Vec<String> = addresses.iter().map(|mac| quoted(&mac.to_string())).collect();
+            self.unless(texts.is_empty(), key, &format!("[{}]", texts.join(", ")));
+        }
         for flag in PORT_FLAGS {
             let on = (flag.get)(port);
             self.unless(on == (flag.get)(&default), flag.key, &on.to_string());

@@ -27,7 +27,6 @@ peer = "eth0"
 mode = "bridge"
 mac = ["02:00:00:00:00:01", "02:00:00:00:00:02"]
 isolated = true
-flood = false
 
 [[port]]
 name = "vm0"
@@ -56,6 +55,7 @@ pub(crate) fn office() -> SwitchConfig {
                 far_end: FarEnd::Veth { netns: "web".to_owned(), peer: "eth0".to_owned() },
                 mac: vec![station(1), station(2)],
                 isolated: true,
+                learning: false,
                 flood: false,
                 ..PortConfig::new("web0")
             },
@@ -68,7 +68,8 @@ pub(crate) fn office() -> SwitchConfig {
 
 /// A switch that the rules allow. Few names and addresses, so that two of them have much in common.
 pub(crate) fn switch() -> impl Strategy<Value = SwitchConfig> {
-    any_switch(vec![Mode::Bridge], vec![0])
+    let modes = words::<Mode>().into_iter().filter(|mode| *mode != Mode::Passthru).collect();
+    any_switch(modes, vec![0])
 }
 
 /// A switch with all modes and with VLANs.
@@ -122,6 +123,11 @@ fn port(modes: Vec<Mode>) -> impl Strategy<Value = PortConfig> {
         port.mac = macs.into_iter().map(station).collect();
         for (flag, on) in PORT_FLAGS.iter().zip(flags) {
             (flag.set)(&mut port, on);
+        }
+        if port.mode == Mode::Source {
+            port.source = port.mac.iter().map(|mac| station(mac.0[5] + 100)).collect();
+        } else {
+            port.nodst = false;
         }
         port
     })

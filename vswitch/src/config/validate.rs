@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use vswitch_ebpf::{abi::MAX_PORTS, frame::MacAddr};
+use vswitch_ebpf::{
+    abi::{MAX_PORTS, SOURCES_MAX},
+    frame::MacAddr,
+};
 
 use super::{
     FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig,
@@ -36,6 +39,8 @@ impl SwitchConfig {
             check.entry(index, entry, self);
         }
         check.unique_interfaces(&self.ports);
+        check.passthru_alone(&self.ports);
+        check.sources_fit(&self.ports);
         check.unique_addresses(self);
         check.found
     }
@@ -159,9 +164,21 @@ impl Check {
         let mode = port.mode;
         if mode != Mode::Bridge && port.role == Role::Uplink {
             problem("mode", 0, format!("mode {mode} is for access ports, and this is an uplink; remove it"));
-        } else if mode != Mode::Bridge {
-            // Whoever brings a mode deletes this branch.
-            problem("mode", 0, format!("mode {mode} is not supported yet; use mode bridge"));
+        }
+        for (item, &mac) in port.source.iter().enumerate() {
+            if let Err(what) = check_station(mac) {
+                problem("source", item, format!("source {what}"));
+            }
+        }
+        if mode != Mode::Source && !port.source.is_empty() {
+            problem(
+                "source",
+                0,
+                format!("a source list is for mode source, and this is mode {mode}; remove one"),
+            );
+        }
+        if mode != Mode::Source && port.nodst {
+            problem("nodst", 0, format!("nodst is for mode source, and this is mode {mode}; remove one"));
         }
     }
 
@@ -202,6 +219,41 @@ impl Check {
                     "{peer:?} in netns {netns:?} is already the far end of {first}; choose another peer"
                 );
                 self.problem(Part::Port(index), "peer", 0, name, what);
+            }
+        }
+    }
+
+    /// As in macvlan: a passthru port takes everything, so that there is nothing left for another one.
+    fn passthru_alone(&mut self, ports: &[PortConfig]) {
+        let mut access = ports.iter().enumerate().filter(|(_, port)| port.role == Role::Access);
+        let Some((_, first)) = access.next() else { return };
+        for (index, port) in access {
+            let (passthru, other) = match (first.mode, port.mode) {
+                (Mode::Passthru, _) => (first, port),
+                (_, Mode::Passthru) => (port, first),
+                (_, _) => continue,
+            };
+            let what = format!(
+                "mode passthru of {} takes everything, so that {} cannot be an access port beside it; remove one of them",
+                passthru.ifname.escape_debug(),
+                other.ifname.escape_debug()
+            );
+            self.problem(Part::Port(index), "mode", 0, object("port", &port.ifname), what);
+        }
+    }
+
+    fn sources_fit(&mut self, ports: &[PortConfig]) {
+        // Each sender takes an element of its own besides one for each port that lists it.
+        let mut elements = 0;
+        let mut senders = HashSet::new();
+        for (index, port) in ports.iter().enumerate() {
+            let before = elements;
+            elements += port.source.len() + port.source.iter().filter(|&&mac| senders.insert(mac)).count();
+            let most = SOURCES_MAX as usize;
+            if elements > most && before <= most {
+                let what =
+                    format!("the source lists of all ports together are too long; {} senders fit", most / 2);
+                self.problem(Part::Port(index), "source", 0, object("port", &port.ifname), what);
             }
         }
     }

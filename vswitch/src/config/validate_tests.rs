@@ -55,8 +55,14 @@ fn a_port() {
         ]
     );
     assert_eq!(
-        says(|config| config.ports[1].mode = Mode::Vepa),
-        ["port web0: mode vepa is not supported yet; use mode bridge"]
+        says(|config| config.ports[1].source = vec![station(7)]),
+        ["port web0: a source list is for mode source, and this is mode bridge; remove one"]
+    );
+    assert_eq!(
+        says(|config| config.ports[1].mode = Mode::Passthru),
+        [
+            "port vm0: mode passthru of web0 takes everything, so that vm0 cannot be an access port beside it; remove one of them"
+        ]
     );
     assert_eq!(
         says(|config| config.ports[0].mode = Mode::Vepa),

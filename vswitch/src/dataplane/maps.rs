@@ -7,7 +7,9 @@ use aya::maps::{
     Array, DevMap, HashMap, IterableMap as _, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
 };
 use bytemuck::{Pod, Zeroable};
-use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, Settings};
+use vswitch_ebpf::abi::{
+    Counters, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, SOURCES_MAX, Settings, SourceKey,
+};
 
 use super::{pins::Pins, sys};
 
@@ -36,6 +38,7 @@ pub(crate) struct Maps {
     pub(crate) slots: Option<HashMap<MapData, u32, u32>>,
     fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
     fdb_max: u32,
+    sources: HashMap<MapData, Wire<SourceKey>, u32>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     devmap: Option<DevMap<MapData>>,
     pub(crate) records: Array<MapData, Wire<PortRecord>>,
@@ -55,11 +58,12 @@ const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
     Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries }
 }
 
-const SPECS: [Spec; 8] = [
+const SPECS: [Spec; 9] = [
     spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
     spec::<u32, u32>("SLOTS", MapType::Hash, MAX_PORTS),
     spec::<FdbKey, FdbEntry>("FDB", MapType::Hash, 0),
+    spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     // struct bpf_devmap_val: ifindex and program.
     spec::<u32, u64>("DEVMAP", MapType::DevMap, MAX_PORTS),
@@ -85,6 +89,7 @@ impl Maps {
             slots: open_private("SLOTS")?.map(|map| HashMap::try_from(Map::HashMap(map))).transpose()?,
             fdb: HashMap::try_from(Map::HashMap(fdb))?,
             fdb_max,
+            sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
             records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
@@ -196,6 +201,26 @@ impl Maps {
             Ok(()) => Ok(true),
             Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(err) => Err(err).with_context(|| format!("fdb {}: remove the entry", key.mac)),
+        }
+    }
+
+    /// All elements of the source lists, also those of slot 0.
+    pub(crate) fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
+        sys::entries(self.sources.map().fd().as_fd(), SOURCES_MAX).context("read the source lists")
+    }
+
+    /// Adds or replaces an element of a source list.
+    pub(crate) fn set_source(&mut self, key: SourceKey, says: u32) -> Result<()> {
+        self.sources
+            .insert(Wire(key), says, 0)
+            .with_context(|| format!("source {}: write the list of senders", key.mac))
+    }
+
+    /// Removes an element of a source list.
+    pub(crate) fn clear_source(&mut self, key: SourceKey) -> Result<()> {
+        match self.sources.remove(&Wire(key)) {
+            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("source {}: write the list of senders", key.mac)),
         }
     }
 

@@ -26,7 +26,7 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub(super) const GROUP: &str = "vswitch";
 
 /// Maps that [`GROUP`] may read; the others are for root alone.
-const READABLE: [&str; 6] = ["COUNTERS", "FDB", "IDENTITY", "PORTS", "RECORDS", "SETTINGS"];
+const READABLE: [&str; 7] = ["COUNTERS", "FDB", "IDENTITY", "PORTS", "RECORDS", "SETTINGS", "SOURCES"];
 
 /// The pins of one switch.
 #[derive(Clone, Debug)]

@@ -1,11 +1,13 @@
 //! What do the maps say, in the words of the configuration? And back.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use aya::programs::ProgramInfo;
 use vswitch_ebpf::{
     abi::{
-        FdbEntry, FdbKey, HOST_SLOT, IFNAMSIZ, MAX_PORTS, Port, PortRecord, Settings, fdb_flags, mode,
-        port_flags, record_flags, settings_flags,
+        FdbEntry, FdbKey, HOST_SLOT, IFNAMSIZ, MAX_PORTS, Port, PortRecord, Settings, SourceKey, fdb_flags,
+        listed, mode, port_flags, record_flags, settings_flags,
     },
     frame::MacAddr,
 };
@@ -30,6 +32,11 @@ impl Member {
     /// Whether it is an uplink.
     pub(crate) fn is_uplink(&self) -> bool {
         self.port.flags & port_flags::UPLINK != 0
+    }
+
+    /// Whether its station's address is known without learning.
+    pub(crate) fn is_known(&self) -> bool {
+        self.record.first_mac != [0; 6] || self.record.flags & record_flags::CREATED_VETH != 0
     }
 
     /// Whether its interface is there.
@@ -78,16 +85,29 @@ impl Dataplane {
         }
     }
 
-    /// Brings the settings that follow from the ports up to date: where the host lives, and where a flood ends.
+    /// Brings the settings that follow from the ports up to date.
     pub(crate) fn refresh_settings(&mut self) -> Result<()> {
         let members = self.members()?;
         let before = self.maps.settings()?;
-        let host_uplink = members
-            .iter()
-            .find(|member| member.is_uplink() && member.is_present())
-            .map_or(HOST_SLOT, |member| member.slot);
+        let mut uplinks = members.iter().filter(|member| member.is_uplink() && member.is_present());
+        let wire = match (uplinks.next(), uplinks.next()) {
+            (Some(only), None) => only.slot,
+            (_, _) => 0,
+        };
+        let mut access = members.iter().filter(|member| !member.is_uplink());
+        let passthru =
+            access.clone().find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
+        let stations = access.clone().any(|member| member.port.mode != mode::BRIDGE || member.is_known());
+        let sources = access.any(|member| member.port.mode == mode::SOURCE);
         let slots = members.last().map_or(1, |member| member.slot + 1);
-        let after = Settings { host_uplink, slots, ..before };
+        let mut flags = before.flags & !(settings_flags::STATIONS | settings_flags::SOURCES);
+        if stations {
+            flags |= settings_flags::STATIONS;
+        }
+        if sources {
+            flags |= settings_flags::SOURCES;
+        }
+        let after = Settings { flags, slots, wire, passthru, ..before };
         if after != before {
             self.maps.set_settings(after)?;
         }
@@ -107,7 +127,41 @@ impl Dataplane {
         let second = Self::stamps(1);
         let refresh = second.min(ageing / 4);
         let before = self.maps.settings()?;
+        flags |= before.flags & (settings_flags::STATIONS | settings_flags::SOURCES);
         self.maps.set_settings(Settings { ageing, refresh, flags, ..before })
+    }
+
+    /// Makes a port's source list `senders`, and what all lists together say of them.
+    pub(crate) fn set_sources(&mut self, slot: u16, senders: &[MacAddr]) -> Result<()> {
+        for mac in senders {
+            self.maps.set_source(SourceKey { mac: *mac, slot }, listed::BY_PORT)?;
+        }
+        for (key, _) in self.maps.sources()? {
+            if key.slot == slot && !senders.contains(&key.mac) {
+                self.maps.clear_source(key)?;
+            }
+        }
+        self.refresh_sources()
+    }
+
+    /// Brings what the lists together say of each sender up to date: the elements of slot 0.
+    fn refresh_sources(&mut self) -> Result<()> {
+        let mut says = BTreeMap::new();
+        let all = self.maps.sources()?;
+        for (key, _) in all.iter().filter(|(key, _)| key.slot != HOST_SLOT) {
+            let nodst = self.maps.port(key.slot)?.flags & port_flags::NODST != 0;
+            let together = says.entry(key.mac).or_insert(listed::BY_PORT);
+            if nodst {
+                *together |= listed::NODST;
+            }
+        }
+        for (mac, together) in &says {
+            self.maps.set_source(SourceKey { mac: *mac, slot: HOST_SLOT }, *together)?;
+        }
+        for (key, _) in all.iter().filter(|(key, _)| key.slot == HOST_SLOT && !says.contains_key(&key.mac)) {
+            self.maps.clear_source(*key)?;
+        }
+        Ok(())
     }
 
     /// The switch as a configuration.
@@ -138,6 +192,14 @@ impl Dataplane {
                     config.fdb.push(StaticEntry { mac: key.mac, vlan: key.vlan, ifname });
                 }
                 (Some(_) | None, _) => {}
+            }
+        }
+        let mut sources = self.maps.sources()?;
+        sources.sort_unstable_by_key(|(key, _)| *key);
+        for (key, _) in sources {
+            let owner = members.iter().position(|member| member.slot == key.slot);
+            if let Some(port) = owner.and_then(|owner| config.ports.get_mut(owner)) {
+                port.source.push(key.mac);
             }
         }
         // The far end's own address comes first, as the user gave it; the others follow in order.
@@ -195,6 +257,7 @@ pub(crate) fn flags(config: &PortConfig) -> u32 {
         (config.flood, port_flags::FLOOD),
         (config.mcast_flood, port_flags::MCAST_FLOOD),
         (config.bcast_flood, port_flags::BCAST_FLOOD),
+        (config.nodst, port_flags::NODST),
     ]
     .into_iter()
     .filter_map(|(on, flag)| on.then_some(flag))
@@ -290,12 +353,14 @@ fn port_config(member: &Member) -> Result<PortConfig> {
             other => bail!(r#""{}": mode {other} is unknown to this build"#, member.ifname()),
         },
         mac: Vec::new(),
+        source: Vec::new(),
         hairpin: on(port_flags::HAIRPIN),
         isolated: on(port_flags::ISOLATED),
         learning: on(port_flags::LEARNING),
         flood: on(port_flags::FLOOD),
         mcast_flood: on(port_flags::MCAST_FLOOD),
         bcast_flood: on(port_flags::BCAST_FLOOD),
+        nodst: on(port_flags::NODST),
         datapath: datapath(member.record.datapath),
         far_end,
     })

@@ -90,6 +90,11 @@ impl Undo {
         self.0 |= action as u32;
     }
 
+    /// Forgets `action`.
+    pub fn remove(&mut self, action: Action) {
+        self.0 &= !(action as u32);
+    }
+
     /// Is `action` recorded?
     pub fn contains(self, action: Action) -> bool {
         self.0 & action as u32 != 0

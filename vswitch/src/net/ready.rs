@@ -75,7 +75,7 @@ pub fn readiness(facts: &Facts, wanted: Datapath, role: Role, own: &[u32]) -> Re
             Datapath::XdpGeneric
         }
     };
-    let actions = missing(facts, datapath);
+    let actions = missing(facts, datapath, role);
     if let Some(peer) = facts.peer.as_ref().filter(|peer| !peer.link.up) {
         notes.push(format!("{} is down: nothing passes until it is up", describe(peer)));
     }
@@ -198,7 +198,7 @@ fn generic(facts: &Facts, role: Role) -> Result<(), Refusal> {
 }
 
 /// The actions that `datapath` still needs on this port.
-fn missing(facts: &Facts, datapath: Datapath) -> Vec<Action> {
+fn missing(facts: &Facts, datapath: Datapath, role: Role) -> Vec<Action> {
     let Facts { link, features, peer } = facts;
     let raw = datapath != Datapath::Tc;
     // The far end of these gives away every frame that it sends; the others filter by MAC.
@@ -215,7 +215,8 @@ fn missing(facts: &Facts, datapath: Datapath) -> Vec<Action> {
         // NAPI there, or XDP redirects into this port vanish.
         need(datapath == Datapath::Xdp && !peer.features.gro && peer.link.xdp.is_none(), Action::PeerGroOn);
     }
-    need(filters && !link.promisc, Action::PromiscOn);
+    // An uplink's filters follow from the other ports: see `uplink`.
+    need(filters && role == Role::Access && !link.promisc, Action::PromiscOn);
     need(!link.up, Action::LinkUp);
     actions
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use vswitch_ebpf::frame::MacAddr;
+
 use super::{Op, SwitchSettings};
 use crate::config::{
     DEFAULT_PEER, FarEnd, PORT_FLAGS, PortConfig, Role, StaticEntry, SwitchConfig, words::Word,
@@ -55,12 +57,15 @@ fn differences(from: &[Field], to: &[Field]) -> String {
 
 /// What a port can have, in the same order for all.
 fn fields(port: &PortConfig) -> Vec<Field> {
-    let macs: Vec<String> = port.mac.iter().map(ToString::to_string).collect();
-    let macs = if macs.is_empty() { "none".to_owned() } else { macs.join(" ") };
+    let texts = |addresses: &[MacAddr]| {
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        if texts.is_empty() { "none".to_owned() } else { texts.join(" ") }
+    };
     let mut fields = vec![
         ("role", port.role.to_string()),
         ("mode", port.mode.to_string()),
-        ("mac", macs),
+        ("mac", texts(&port.mac)),
+        ("source", texts(&port.source)),
         ("datapath", port.datapath.to_string()),
     ];
     fields.extend(PORT_FLAGS.map(|flag| (flag.key, on_off((flag.get)(port)))));
@@ -69,7 +74,14 @@ fn fields(port: &PortConfig) -> Vec<Field> {
 
 /// What a reader wants to know of a new port: what it is, and what differs from the defaults.
 fn properties(port: &PortConfig) -> String {
-    let default = fields(&PortConfig::new(&port.ifname));
+    let mut default = PortConfig {
+        role: port.role,
+        mac: port.mac.clone(),
+        far_end: port.far_end.clone(),
+        ..PortConfig::new(&port.ifname)
+    };
+    default.set_known_defaults();
+    let default = fields(&PortConfig { mac: Vec::new(), ..default });
     let mut texts = Vec::new();
     match port.role {
         Role::Uplink => texts.push(port.role.word().to_owned()),

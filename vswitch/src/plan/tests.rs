@@ -129,7 +129,7 @@ fn how_a_new_switch_reads() {
             "+ switch office (ageing 60, fdb-max 65536, macvlan-compat on)",
             "+ port nic0 (uplink)",
             "+ port vm0 (mode bridge, datapath tc)",
-            "+ port web0 (netns web, mode bridge, mac 02:00:00:00:00:01 02:00:00:00:00:02, isolated on, flood off)",
+            "+ port web0 (netns web, mode bridge, mac 02:00:00:00:00:01 02:00:00:00:00:02, isolated on)",
             "+ fdb 02:00:00:00:00:09 on nic0",
         ]
     );
@@ -159,7 +159,7 @@ fn how_changes_read() {
             "- fdb 02:00:00:00:00:09 on nic0",
             "- port vm0",
             "~ port web0: mode bridge -> vepa, mac 02:00:00:00:00:01 02:00:00:00:00:02 -> none, isolated on -> off",
-            "+ port db0 (netns db, peer p0, mode bridge)",
+            "+ port db0 (netns db, peer p0, mode bridge, learning on, flood on)",
             "+ fdb 02:00:00:00:00:09 on db0",
         ]
     );

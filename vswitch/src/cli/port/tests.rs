@@ -12,12 +12,16 @@ fn ports() -> [PortView; 2] {
         state: PortState::Forwarding,
         datapath: Some(Datapath::Xdp),
         mac: vec![],
+        source: vec![],
         hairpin: false,
         isolated: false,
         learning: true,
         flood: true,
         mcast_flood: true,
         bcast_flood: true,
+        nodst: false,
+        promisc: true,
+        filters: vec![],
         notes: vec![],
     };
     let web = PortView {
@@ -29,8 +33,9 @@ fn ports() -> [PortView; 2] {
         mac: vec![MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])],
         isolated: true,
         flood: false,
+        promisc: false,
         notes: vec!["its interface is gone".into()],
-        ..nic
+        ..nic.clone()
     };
     [nic, web]
 }
@@ -40,6 +45,7 @@ fn the_table_shows_flags_that_are_unusual() {
     let expected = "\
 IFNAME  INDEX  ROLE    MODE    STATE       DATAPATH  MAC                                  FLAGS
 nic0    2      uplink  bridge  forwarding  xdp
+    receives for any address (promiscuous)
 web0    -      access  bridge  missing     -         02:00:00:00:00:01,02:00:00:00:00:02  isolated on flood off
     its interface is gone
 ";
@@ -51,8 +57,9 @@ web0    -      access  bridge  missing     -         02:00:00:00:00:01,02:00:00:
 fn json_has_the_keys_of_the_contract() {
     let expected = concat!(
         r#"{"ifname":"web0","ifindex":null,"role":"access","mode":"bridge","state":"missing","datapath":null,"#,
-        r#""mac":["02:00:00:00:00:01","02:00:00:00:00:02"],"hairpin":false,"isolated":true,"learning":true,"#,
-        r#""flood":false,"mcast_flood":true,"bcast_flood":true,"notes":["its interface is gone"]}"#,
+        r#""mac":["02:00:00:00:00:01","02:00:00:00:00:02"],"source":[],"hairpin":false,"isolated":true,"learning":true,"#,
+        r#""flood":false,"mcast_flood":true,"bcast_flood":true,"nodst":false,"promisc":false,"filters":[],"#,
+        r#""notes":["its interface is gone"]}"#,
     );
     let [_, web] = ports();
     assert_eq!(serde_json::to_string(&web).unwrap(), expected);
@@ -67,12 +74,40 @@ fn options_change_what_they_name_alone() {
         datapath: Some(Datapath::Tc),
         ..Options::default()
     };
-    options.put(&mut port);
+    options.put_what(&mut port);
+    options.put_flags(&mut port);
     let expected =
         PortConfig { role: Role::Uplink, flood: false, datapath: Datapath::Tc, ..PortConfig::new("web0") };
     assert_eq!(port, expected);
-    Options { uplink: Some(Switch::Off), ..Options::default() }.put(&mut port);
+    Options { uplink: Some(Switch::Off), ..Options::default() }.put_what(&mut port);
     assert_eq!(port.role, Role::Access);
+}
+
+#[test]
+fn a_port_whose_address_is_known_is_as_a_macvlan_child_unless_it_shall_not_be() {
+    let add = |netns: Option<&str>, options: Options| {
+        let (ifname, netns) = ("web0".to_owned(), netns.map(str::to_owned));
+        Add { ifname, netns, peer: None, tap: false, options }.port().unwrap()
+    };
+    let mac = vec![MacAddr([2, 0, 0, 0, 0, 1])];
+    let learns = |port: PortConfig| (port.learning, port.flood);
+    assert_eq!(learns(add(None, Options::default())), (true, true));
+    assert_eq!(learns(add(Some("web"), Options::default())), (false, false));
+    assert_eq!(learns(add(None, Options { mac, ..Options::default() })), (false, false));
+    let flood = Options { flood: Some(Switch::On), ..Options::default() };
+    assert_eq!(learns(add(Some("web"), flood)), (false, true));
+}
+
+#[test]
+fn who_leaves_source_mode_leaves_its_list() {
+    let mut config = SwitchConfig::new("vs0");
+    let mut port = PortConfig::new("web0");
+    (port.mode, port.nodst, port.source) = (Mode::Source, true, vec![MacAddr([2, 0, 0, 0, 0, 7])]);
+    config.ports.push(port);
+    let options = Options { mode: Some(Mode::Private), ..Options::default() };
+    Set { ifname: "web0".into(), options }.change(&mut config).unwrap();
+    let expected = PortConfig { mode: Mode::Private, ..PortConfig::new("web0") };
+    assert_eq!(config.ports, [expected]);
 }
 
 #[test]
