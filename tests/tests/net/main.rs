@@ -11,6 +11,7 @@ mod frames_host;
 mod frames_ledger;
 mod json;
 mod lifecycle;
+mod lifecycle_log;
 mod lifecycle_ports;
 mod moves;
 mod oracle_selfcheck;
