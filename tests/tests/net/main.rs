@@ -10,6 +10,7 @@ mod frames_differences;
 mod frames_host;
 mod frames_ledger;
 mod json;
+mod json_change;
 mod lifecycle;
 mod lifecycle_log;
 mod lifecycle_ports;
