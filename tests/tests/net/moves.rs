@@ -2,7 +2,7 @@
 
 use vswitch_tests::{
     fabric::{Fabric, Knob, Switch},
-    frame::{Mac, UNKNOWN, colons, to},
+    frame::{BROADCAST, Mac, UNKNOWN, colons, to},
     lab::{Lab, Outside},
     oracle::LinuxBridge,
     require,
@@ -116,6 +116,27 @@ fn where_nothing_is_learned_nothing_moves() {
             "the host's address is the host's, and a frame that says otherwise is carried all the same",
             &[("a", to("c").from("host"), "c"), ("c", to("host"), "host"), ("ext", to("host"), "host")],
         );
+    });
+}
+
+#[test]
+fn a_station_that_goes_away_is_found_elsewhere() {
+    require!(NAMESPACES);
+    everywhere(|fabric| {
+        fabric.exchange(&[("b", to("a").from(NOMAD))]);
+        fabric.link("b", false);
+        fabric.check(
+            "its port is dead, and it speaks up at another",
+            &[
+                ("a", to(BROADCAST), "c ext host"),
+                ("host", to(BROADCAST), "a c ext"),
+                ("c", to("a").from(NOMAD), "a"),
+                ("a", to(NOMAD), "c"),
+                ("ext", to(NOMAD), "c"),
+            ],
+        );
+        fabric.link("b", true);
+        fabric.check("and comes back", &[("b", to("a").from(NOMAD), "a"), ("c", to(NOMAD), "b")]);
     });
 }
 
