@@ -1,14 +1,20 @@
 //! Level 3: real frames in network namespaces. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
+mod ageing;
 mod datapaths;
 mod frames;
 mod frames_cases;
+mod frames_counters;
 mod frames_differences;
+mod frames_host;
 mod frames_ledger;
 mod json;
+mod json_change;
 mod lifecycle;
+mod lifecycle_log;
 mod lifecycle_ports;
+mod moves;
 mod oracle_selfcheck;
 mod traffic;
 mod traffic_speed;
