@@ -15,7 +15,7 @@ use vswitch_ebpf::abi::port_flags;
 use crate::{
     frame::{BROADCAST, MULTICAST, Mac, colons, link_local},
     host_tables::HostTables,
-    model::{Entry, Frame, Kind, Member, Model, Port},
+    model::{Entry, Frame, Kind, Member, Mode, Model, Port, slot_of},
 };
 
 /// A switch, and what happens to it.
@@ -42,6 +42,9 @@ pub const FDB_MAX: usize = 32;
 /// An access port as the user gets it who says nothing.
 pub const PLAIN: Port = Port {
     uplink: false,
+    mode: Mode::Bridge,
+    nodst: false,
+    down: false,
     mtu: 1500,
     hairpin: false,
     isolated: false,
@@ -59,7 +62,7 @@ impl Case {
     /// The state of the dataplane that this switch is to be.
     pub fn tables(&self) -> HostTables {
         let mut tables = HostTables::from(&self.model);
-        for (slot, port) in &mut tables.ports {
+        for (slot, port) in tables.ports.get_mut() {
             port.flags |= if self.xdp.contains(slot) { port_flags::XDP } else { 0 };
             port.flags |= if self.peer.contains(slot) { port_flags::PEER } else { 0 };
         }
@@ -94,62 +97,101 @@ pub fn case() -> impl Strategy<Value = Case> {
     let ports = prop::collection::vec((port(), rarely(10), rarely(3), rarely(3)), 1..=usize::from(MAX_PORTS));
     let uplinks = prop::collection::vec(any::<Index>(), 0..=MAX_UPLINKS);
     let fdb = prop::collection::vec((station(), any::<Index>(), kind(), 0u64..7), 0..8);
+    let sources = prop::collection::vec((any::<Index>(), station()), 0..6);
+    let steps = prop::collection::vec((select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame()), 1..=20);
+    (ports, uplinks, modes(), fdb, sources, switch(), steps).prop_map(
+        |(ports, uplinks, modes, fdb, sources, model, steps)| {
+            let slots: Vec<u16> = (1..).take(ports.len()).collect();
+            let uplinks: BTreeSet<u16> = uplinks.iter().map(|uplink| *uplink.get(&slots)).collect();
+            let mut case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() };
+            for (&slot, (port, missing, xdp, peer)) in slots.iter().zip(ports) {
+                // Frames must come from somewhere: the first port is never missing.
+                if slot == 1 || !missing {
+                    case.model.ports.insert(slot, Port { uplink: uplinks.contains(&slot), ..port });
+                }
+                case.xdp.extend(xdp.then_some(slot));
+                case.peer.extend(peer.then_some(slot));
+            }
+            case.model.give_modes(&modes);
+            case.model.give_lists(&sources);
+            let model = &mut case.model;
+            let places: Vec<Member> = members(slots.iter().copied(), &uplinks).collect();
+            for (mac, place, kind, age) in fdb {
+                let at = *place.get(&places);
+                // A local entry is the host's that neither moves nor ages: the FDB has no other word for either.
+                let kind = match (at, kind) {
+                    (Member::Port(_), Kind::Local) => Kind::StickyStatic,
+                    (Member::Host { .. }, Kind::StickyStatic) => Kind::Local,
+                    (_, kind) => kind,
+                };
+                model.fdb.insert(mac, Entry { at, kind, seen: START - age });
+            }
+            model.fdb_max = model.fdb_max.min(FDB_MAX - model.fdb.len()) + model.fdb.len();
+            let senders = places.iter().filter(|member| model.ports.contains_key(&slot_of(**member)));
+            let senders: Vec<&Member> = senders.collect();
+            let step = |(after, sender, frame): (u64, Index, Frame)| Step {
+                after,
+                from: **sender.get(&senders),
+                frame,
+            };
+            case.steps = steps.into_iter().map(step).collect();
+            case
+        },
+    )
+}
+
+impl Model {
+    /// Gives the access ports these modes in turn. With a passthru port there is no other.
+    fn give_modes(&mut self, modes: &[Mode]) {
+        let access = self.ports.iter_mut().filter(|(_, port)| !port.uplink);
+        for ((_, port), &mode) in access.zip(modes.iter().cycle()) {
+            port.mode = mode;
+        }
+        for port in self.ports.values_mut() {
+            port.nodst &= port.mode == Mode::Source;
+        }
+        let passthru = self.ports.iter().find(|(_, port)| port.mode == Mode::Passthru).map(|(&slot, _)| slot);
+        if let Some(passthru) = passthru {
+            self.ports.retain(|&slot, port| port.uplink || slot == passthru);
+        }
+    }
+
+    fn give_lists(&mut self, lists: &[(Index, Mac)]) {
+        let ports = self.ports.iter().filter(|(_, port)| port.mode == Mode::Source);
+        let ports: Vec<u16> = ports.map(|(&slot, _)| slot).collect();
+        if !ports.is_empty() {
+            self.sources = lists.iter().map(|(port, mac)| (*port.get(&ports), *mac)).collect();
+        }
+    }
+}
+
+/// A switch without ports.
+fn switch() -> impl Strategy<Value = Model> {
     let room = prop_oneof![3 => Just(FDB_MAX), 1 => 0..3usize];
     let ageing = select(vec![(0, 1), (1, 1), (4, 2), (4, 1), (1000, 2)]);
-    let settings = (room, ageing, any::<bool>(), any::<Index>());
-    let steps = prop::collection::vec((select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame()), 1..=20);
-    (ports, uplinks, fdb, settings, steps).prop_map(|(ports, uplinks, fdb, settings, steps)| {
-        let slots: Vec<u16> = (1..).take(ports.len()).collect();
-        let uplinks: BTreeSet<u16> = uplinks.iter().map(|uplink| *uplink.get(&slots)).collect();
-        let mut case =
-            Case { model: switch(settings), xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() };
-        for (&slot, (port, missing, xdp, peer)) in slots.iter().zip(ports) {
-            // Frames must come from somewhere: the first port is never missing.
-            if slot == 1 || !missing {
-                case.model.ports.insert(slot, Port { uplink: uplinks.contains(&slot), ..port });
-            }
-            case.xdp.extend(xdp.then_some(slot));
-            case.peer.extend(peer.then_some(slot));
+    (room, ageing, any::<bool>(), rarely(3)).prop_map(|(fdb_max, (ageing, refresh), host_access, compat)| {
+        Model {
+            ports: BTreeMap::new(),
+            fdb: BTreeMap::new(),
+            fdb_max,
+            ageing,
+            refresh,
+            now: START,
+            host_access,
+            compat,
+            sources: BTreeSet::new(),
         }
-        let model = &mut case.model;
-        let senders: Vec<Member> = members(model.ports.keys().copied(), &uplinks)
-            .filter(|member| model.ports.contains_key(&crate::model::slot_of(*member)))
-            .collect();
-        let hosts: Vec<u16> = uplinks.iter().copied().filter(|slot| model.ports.contains_key(slot)).collect();
-        let (_, _, _, host_uplink) = settings;
-        model.host_uplink = (!hosts.is_empty()).then(|| *host_uplink.get(&hosts));
-
-        let places: Vec<Member> = members(slots.iter().copied(), &uplinks).collect();
-        for (mac, place, kind, age) in fdb {
-            let at = *place.get(&places);
-            // A local entry is the host's that neither moves nor ages: the FDB has no other word for either.
-            let kind = match (at, kind) {
-                (Member::Port(_), Kind::Local) => Kind::Learned,
-                (Member::Host { .. }, Kind::StickyStatic) => Kind::Local,
-                (_, kind) => kind,
-            };
-            model.fdb.insert(mac, Entry { at, kind, seen: START - age });
-        }
-        model.fdb_max = model.fdb_max.min(FDB_MAX - model.fdb.len()) + model.fdb.len();
-        case.steps = steps
-            .into_iter()
-            .map(|(after, sender, frame)| Step { after, from: *sender.get(&senders), frame })
-            .collect();
-        case
     })
 }
 
-fn switch((room, (ageing, refresh), host_access, _): (usize, (u64, u64), bool, Index)) -> Model {
-    Model {
-        ports: BTreeMap::new(),
-        fdb: BTreeMap::new(),
-        fdb_max: room,
-        ageing,
-        refresh,
-        now: START,
-        host_access,
-        host_uplink: None,
-    }
+/// The modes of the access ports, in turn.
+fn modes() -> impl Strategy<Value = Vec<Mode>> {
+    let mode = select(vec![Mode::Bridge, Mode::Bridge, Mode::Vepa, Mode::Private, Mode::Source]);
+    prop_oneof![
+        3 => Just(vec![Mode::Bridge]),
+        8 => prop::collection::vec(mode, 1..=usize::from(MAX_PORTS)),
+        1 => Just(vec![Mode::Passthru]),
+    ]
 }
 
 fn members(slots: impl Iterator<Item = u16>, uplinks: &BTreeSet<u16>) -> impl Iterator<Item = Member> {
@@ -159,9 +201,12 @@ fn members(slots: impl Iterator<Item = u16>, uplinks: &BTreeSet<u16>) -> impl It
 fn port() -> impl Strategy<Value = Port> {
     let mtu = select(vec![1500, 1500, 1500, 576]);
     let floods = (mostly(), mostly(), mostly());
-    (mtu, rarely(4), rarely(2), mostly(), floods).prop_map(
-        |(mtu, hairpin, isolated, learning, (flood, mcast_flood, bcast_flood))| Port {
+    (mtu, rarely(4), rarely(3), rarely(6), rarely(3), mostly(), floods).prop_map(
+        |(mtu, hairpin, isolated, down, nodst, learning, (flood, mcast_flood, bcast_flood))| Port {
             uplink: false,
+            mode: Mode::Bridge,
+            nodst,
+            down,
             mtu,
             hairpin,
             isolated,
@@ -182,7 +227,13 @@ fn frame() -> impl Strategy<Value = Frame> {
     ];
     let src = prop_oneof![24 => station(), 1 => select(vec![[0; 6], MULTICAST, BROADCAST, link_local(0xe)])];
     let len = select(vec![60, 60, 60, 60, 60, 60, 14, 594, 595, 1518, 1519, 13]);
-    (dst, src, len, rarely(8)).prop_map(|(dst, src, len, gso)| Frame { dst, src, len, gso })
+    (dst, src, len, rarely(8), rarely(12)).prop_map(|(dst, src, len, gso, pause)| Frame {
+        dst,
+        src,
+        len,
+        gso,
+        pause,
+    })
 }
 
 /// So few that most frames meet an entry.
@@ -195,7 +246,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         6 => Just(Kind::Learned),
         2 => Just(Kind::Static),
         1 => Just(Kind::Sticky),
-        1 => Just(Kind::StickyStatic),
+        3 => Just(Kind::StickyStatic),
         2 => Just(Kind::Local),
     ]
 }
@@ -219,22 +270,25 @@ impl fmt::Debug for Case {
 
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { after, from, frame: Frame { dst, src, len, gso } } = self;
+        let Self { after, from, frame: Frame { dst, src, len, gso, pause } } = self;
         let gso = if *gso { " gso" } else { "" };
-        write!(f, "+{after} from {from:?}: {} > {} length {len}{gso}", colons(*src), colons(*dst))
+        let pause = if *pause { " pause" } else { "" };
+        write!(f, "+{after} from {from:?}: {} > {} length {len}{gso}{pause}", colons(*src), colons(*dst))
     }
 }
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ports, fdb, fdb_max, ageing, refresh, now, host_access, host_uplink } = self;
+        let Self { ports, fdb, fdb_max, ageing, refresh, now, host_access, compat, sources } = self;
         writeln!(
             f,
-            "switch at {now}: ageing {ageing} refresh {refresh} host access {host_access} host uplink {host_uplink:?}"
+            "switch at {now}: ageing {ageing} refresh {refresh} host access {host_access} compat {compat}"
         )?;
         for (slot, port) in ports {
             let flags = [
                 (port.uplink, "uplink"),
+                (port.down, "down"),
+                (port.nodst, "nodst"),
                 (port.hairpin, "hairpin"),
                 (port.isolated, "isolated"),
                 (!port.learning, "learning-off"),
@@ -243,7 +297,9 @@ impl fmt::Debug for Model {
                 (!port.bcast_flood, "bcast-flood-off"),
             ];
             let flags: Vec<_> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
-            writeln!(f, "  port {slot}: mtu {} {}", port.mtu, flags.join(" "))?;
+            let lists = sources.iter().filter(|(by, _)| by == slot).map(|(_, mac)| colons(*mac));
+            let lists = lists.collect::<Vec<_>>().join(" ");
+            writeln!(f, "  port {slot}: {:?} mtu {} {} {lists}", port.mode, port.mtu, flags.join(" "))?;
         }
         for (mac, entry) in fdb {
             let age = now.saturating_sub(entry.seen);

@@ -6,11 +6,14 @@ use std::{
 };
 
 use vswitch_ebpf::{
-    abi::{FdbEntry, FdbKey, HOST_SLOT, Port, Settings, Stamp, fdb_flags, port_flags, settings_flags},
+    abi::{
+        FdbEntry, FdbKey, HOST_SLOT, Port, Settings, SourceKey, Stamp, fdb_flags, listed, mode, port_flags,
+        settings_flags,
+    },
     egress::flooded,
     forward::{Decision, decide},
-    frame::{self, MacAddr},
-    ingress::Hook,
+    frame::{self, ETH_P_PAUSE, MacAddr},
+    ingress::{Hook, Ingress},
     policy::{floods_to, floods_to_host},
     tables::Tables,
     verdict::Action,
@@ -18,14 +21,15 @@ use vswitch_ebpf::{
 
 use crate::{
     frame::Mac,
-    model::{self, Kind, Member, Model, Outcome, Receiver, slot_of},
+    model::{self, Kind, Member, Mode, Model, Outcome, Receiver, slot_of},
 };
 
 /// The state of a switch as the dataplane's maps hold it.
 #[derive(Clone)]
 pub struct HostTables {
     pub settings: Settings,
-    pub ports: BTreeMap<u16, Port>,
+    pub ports: RefCell<BTreeMap<u16, Port>>,
+    pub sources: BTreeMap<SourceKey, u32>,
     pub fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     pub fdb_max: usize,
     pub now: Cell<Stamp>,
@@ -48,20 +52,47 @@ impl From<&Model> for HostTables {
     fn from(model: &Model) -> Self {
         let ports: BTreeMap<_, _> =
             model.ports.iter().map(|(&slot, port)| (slot, abi_port(slot, port))).collect();
-        let flag = if model.host_access { settings_flags::HOST_ACCESS } else { 0 };
+        let only = |which: fn(&model::Port) -> bool| {
+            let mut slots = model.ports.iter().filter(|(_, port)| which(port)).map(|(&slot, _)| slot);
+            slots.next().filter(|_| slots.next().is_none()).unwrap_or(HOST_SLOT)
+        };
+        let flags = [
+            (model.host_access, settings_flags::HOST_ACCESS),
+            (model.compat, settings_flags::MACVLAN_COMPAT),
+            (model.has_stations(), settings_flags::STATIONS),
+            (model.ports.values().any(|port| port.mode == Mode::Source), settings_flags::SOURCES),
+        ];
         let settings = Settings {
             ageing: model.ageing.try_into().unwrap(),
             refresh: model.refresh.try_into().unwrap(),
-            flags: flag,
-            host_uplink: model.host_uplink.unwrap_or(HOST_SLOT),
+            flags: all(&flags),
             slots: ports.last_key_value().map_or(1, |(&slot, _)| slot + 1),
+            wire: only(|port| port.uplink),
+            passthru: only(|port| port.mode == Mode::Passthru),
+            reserved: 0,
         };
-        let fdb = RefCell::new(abi_fdb(model));
-        Self { settings, ports, fdb, fdb_max: model.fdb_max, now: Cell::new(model.now) }
+        Self {
+            settings,
+            ports: RefCell::new(ports),
+            sources: abi_sources(model),
+            fdb: RefCell::new(abi_fdb(model)),
+            fdb_max: model.fdb_max,
+            now: Cell::new(model.now),
+        }
     }
 }
 
 impl HostTables {
+    /// What the dataplane itself changes becomes what it is in the model.
+    pub fn follow(&mut self, model: &Model) {
+        self.fdb = RefCell::new(abi_fdb(model));
+        self.now.set(model.now);
+        for (slot, port) in self.ports.get_mut() {
+            let down = model.ports[slot].down;
+            port.flags = port.flags & !port_flags::DOWN | if down { port_flags::DOWN } else { 0 };
+        }
+    }
+
     /// The real decision.
     pub fn decide(&self, from: Member, frame: &model::Frame) -> Decision {
         decide(&Header(frame), self, hook(from)).expect("the sender is a member")
@@ -73,7 +104,7 @@ impl HostTables {
         let (receivers, dropped) = match verdict.action {
             Action::Forward => (BTreeSet::from([Receiver::Port(verdict.target.slot)]), None),
             Action::Host => (BTreeSet::from([Receiver::Host { uplink: verdict.target.slot }]), None),
-            Action::HostHere => (BTreeSet::from([Receiver::HostHere]), None),
+            Action::HostHere => (BTreeSet::from([stack_of(decision.ingress())]), None),
             Action::Drop => (BTreeSet::new(), Some(verdict.reason.name())),
             Action::Flood => self.flood(decision),
         };
@@ -82,18 +113,19 @@ impl HostTables {
 
     fn flood(&self, decision: &Decision) -> (BTreeSet<Receiver>, Option<&'static str>) {
         let flood = decision.flood();
-        let mut receivers: BTreeSet<_> = (1..self.settings.slots)
-            .filter(|slot| floods_to(&flood, *slot, &self.ports.get(slot).copied().unwrap_or_default()))
-            .map(Receiver::Port)
-            .collect();
-        let ports = receivers.len().try_into().unwrap();
-        let uplink = self.settings.host_uplink;
-        let to_host = floods_to_host(&flood, uplink);
-        if to_host {
-            receivers.insert(Receiver::Host { uplink });
-        }
-        (receivers, flooded(ports, to_host).err().map(|reason| reason.name()))
+        let slots = 1..self.settings.slots;
+        let port = |slot: u16| self.ports.borrow().get(&slot).copied().unwrap_or_default();
+        let ports = slots.clone().filter(|&slot| floods_to(self, &flood, slot, &port(slot)));
+        let ports: Vec<_> = ports.map(Receiver::Port).collect();
+        let hosts = slots.filter(|&slot| floods_to_host(&flood, slot, &port(slot)));
+        let hosts: Vec<_> = hosts.map(|uplink| Receiver::Host { uplink }).collect();
+        let fate = flooded(decision.facts.origin.kind, ports.len().try_into().unwrap(), !hosts.is_empty());
+        (ports.into_iter().chain(hosts).collect(), fate.err().map(|reason| reason.name()))
     }
+}
+
+fn stack_of(ingress: &Ingress) -> Receiver {
+    if ingress.from_wire() { Receiver::Host { uplink: ingress.slot } } else { Receiver::HostHere }
 }
 
 impl Tables for HostTables {
@@ -102,11 +134,19 @@ impl Tables for HostTables {
     }
 
     fn slot_of(&self, ifindex: u32) -> Option<u16> {
-        self.ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(&slot, _)| slot)
+        self.ports.borrow().iter().find(|(_, port)| port.ifindex == ifindex).map(|(&slot, _)| slot)
     }
 
     fn port(&self, slot: u16) -> Option<Port> {
-        self.ports.get(&slot).copied()
+        self.ports.borrow().get(&slot).copied()
+    }
+
+    fn revive(&self, slot: u16) {
+        self.ports.borrow_mut().entry(slot).and_modify(|port| port.flags &= !port_flags::DOWN);
+    }
+
+    fn listed(&self, key: SourceKey) -> u32 {
+        self.sources.get(&key).copied().unwrap_or(0)
     }
 
     fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
@@ -155,7 +195,8 @@ pub fn header(frame: &model::Frame) -> [u8; 14] {
     let mut bytes = [0; 14];
     bytes[..6].copy_from_slice(&frame.dst);
     bytes[6..12].copy_from_slice(&frame.src);
-    bytes[12..].copy_from_slice(&crate::frame::ETHERTYPE.to_be_bytes());
+    let ethertype = if frame.pause { ETH_P_PAUSE } else { crate::frame::ETHERTYPE };
+    bytes[12..].copy_from_slice(&ethertype.to_be_bytes());
     bytes
 }
 
@@ -184,10 +225,36 @@ fn abi_entry(entry: &model::Entry) -> FdbEntry {
     FdbEntry::new(slot_of(entry.at), kind | host, entry.seen)
 }
 
+/// By sender and port, and by sender what its ports say together.
+fn abi_sources(model: &Model) -> BTreeMap<SourceKey, u32> {
+    let mut sources = BTreeMap::new();
+    for &(slot, mac) in &model.sources {
+        let mac = MacAddr(mac);
+        let nodst = if model.ports[&slot].nodst { listed::NODST } else { 0 };
+        sources.insert(SourceKey { mac, slot }, listed::BY_PORT);
+        *sources.entry(SourceKey { mac, slot: HOST_SLOT }).or_default() |= listed::BY_PORT | nodst;
+    }
+    sources
+}
+
 fn abi_port(slot: u16, port: &model::Port) -> Port {
-    let model::Port { uplink, mtu, hairpin, isolated, learning, flood, mcast_flood, bcast_flood } = *port;
+    let model::Port {
+        uplink,
+        mode,
+        nodst,
+        down,
+        mtu,
+        hairpin,
+        isolated,
+        learning,
+        flood,
+        mcast_flood,
+        bcast_flood,
+    } = *port;
     let flags = [
         (uplink, port_flags::UPLINK),
+        (nodst, port_flags::NODST),
+        (down, port_flags::DOWN),
         (hairpin, port_flags::HAIRPIN),
         (isolated, port_flags::ISOLATED),
         (learning, port_flags::LEARNING),
@@ -195,6 +262,19 @@ fn abi_port(slot: u16, port: &model::Port) -> Port {
         (mcast_flood, port_flags::MCAST_FLOOD),
         (bcast_flood, port_flags::BCAST_FLOOD),
     ];
-    let flags = flags.iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag);
-    Port { ifindex: ifindex(slot), mtu, flags, ..Port::default() }
+    Port { ifindex: ifindex(slot), mtu, flags: all(&flags), mode: abi_mode(mode), ..Port::default() }
+}
+
+const fn abi_mode(mode: Mode) -> u8 {
+    match mode {
+        Mode::Bridge => mode::BRIDGE,
+        Mode::Vepa => mode::VEPA,
+        Mode::Private => mode::PRIVATE,
+        Mode::Passthru => mode::PASSTHRU,
+        Mode::Source => mode::SOURCE,
+    }
+}
+
+fn all(flags: &[(bool, u32)]) -> u32 {
+    flags.iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag)
 }

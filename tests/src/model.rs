@@ -1,11 +1,17 @@
 //! What should the switch do with a frame? The specification: the switch as a page of maps, one frame at a time.
 //!
-//! Written from `semantics.md` 1.3 (the Linux bridge) and 2 (where vswitch differs), and from issue 2. It knows nothing
-//! of the dataplane's code; `tests/model.rs` and `tests/kernel` prove that the code does the same.
+//! Written from `semantics.md` 1.1 (macvlan), 1.3 (the Linux bridge) and 2 (where vswitch differs), and from issues 2 and
+//! 3. It knows nothing of the dataplane's code; `tests/model.rs` and `tests/kernel` prove that the code does the same.
+//! Here is what a switch is and what it learns; `model/forward.rs` says who receives, by the tables in
+//! `model/macvlan.rs`.
+
+mod forward;
+pub mod macvlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::frame::{BROADCAST, Mac};
+use crate::frame::Mac;
+pub use macvlan::Mode;
 
 /// The switch: everything that a frame's fate depends on.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,14 +28,21 @@ pub struct Model {
     pub now: u64,
     /// Whether host and access ports exchange frames directly; if not, theirs take the wire, as macvlan's do.
     pub host_access: bool,
-    /// The uplink whose stack receives the group frames. Without uplink there is no host.
-    pub host_uplink: Option<u16>,
+    /// macvlan's rules also where vswitch has better ones.
+    pub compat: bool,
+    /// The senders that ports in source mode list.
+    pub sources: BTreeSet<(u16, Mac)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
     /// Towards the outside; the others are access ports.
     pub uplink: bool,
+    pub mode: Mode,
+    /// What a listed sender sends, nobody has but the ports that list it.
+    pub nodst: bool,
+    /// Its interface is down or has no carrier.
+    pub down: bool,
     pub mtu: u32,
     pub hairpin: bool,
     pub isolated: bool,
@@ -80,6 +93,8 @@ pub struct Frame {
     pub len: u32,
     /// A super-frame, which the interface cuts to its MTU.
     pub gso: bool,
+    /// By its EtherType; a pause frame to the address of pause frames is known by that.
+    pub pause: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +103,7 @@ pub enum Receiver {
     Port(u16),
     /// The host's stack, as if received by this uplink.
     Host { uplink: u16 },
-    /// The stack of the interface that the frame is on, whatever the switch is: LLDP belongs to one link.
+    /// The stack of the access port's interface, whatever the switch is: LLDP belongs to one link.
     HostHere,
 }
 
@@ -101,13 +116,42 @@ pub struct Outcome {
     pub fdb_full: bool,
 }
 
+/// Where a frame that came in by an uplink was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Outside. So are all frames that did not come in by an uplink.
+    Elsewhere,
+    /// By the port in this slot, and an adjacent switch sent it back.
+    Sibling(u16),
+    /// By the host, likewise.
+    Host,
+}
+
 impl Model {
     /// One frame enters the switch now.
     pub fn send(&mut self, from: Member, frame: &Frame) -> Outcome {
-        let admitted = admit(from, frame);
-        let fdb_full = admitted.is_ok() && !self.learn(from, frame.src);
-        let fate = admitted.and_then(|()| self.receivers(from, frame));
+        if let Member::Port(slot) = from {
+            // What speaks is up, whatever was heard of it last.
+            self.ports.get_mut(&slot).unwrap().down = false;
+        }
+        let admitted = self.admit(from, frame);
+        let origin = self.origin(from, frame.src);
+        let learns = admitted.is_ok() && origin == Origin::Elsewhere;
+        let fdb_full = learns && !self.learn(from, frame.src);
+        let fate = admitted.and_then(|()| self.receivers(from, origin, frame));
         Outcome { dropped: fate.as_ref().err().copied(), receivers: fate.unwrap_or_default(), fdb_full }
+    }
+
+    /// What no port may send. The host may: its stack was there before the switch. macvlan does not look either.
+    fn admit(&self, from: Member, frame: &Frame) -> Result<(), &'static str> {
+        match from {
+            _ if frame.len < ETHERNET_HEADER => Err("malformed"),
+            Member::Host { .. } => Ok(()),
+            Member::Port(_) if self.compat => Ok(()),
+            Member::Port(_) if !is_station(frame.src) => Err("invalid_source"),
+            Member::Port(_) if frame.dst == PAUSE => Err("pause"),
+            Member::Port(_) => Ok(()),
+        }
     }
 
     /// Every member's addresses are learned, the host's too. False if there was no room.
@@ -137,91 +181,39 @@ impl Model {
         true
     }
 
-    fn receivers(&self, from: Member, frame: &Frame) -> Result<BTreeSet<Receiver>, &'static str> {
-        if is_link_local(frame.dst) {
-            return Ok(BTreeSet::from([match from {
-                Member::Port(_) => Receiver::HostHere,
-                Member::Host { uplink } => Receiver::Port(uplink),
-            }]));
+    /// Whether a frame is a reflection: by whose its source address is.
+    pub fn origin(&self, from: Member, source: Mac) -> Origin {
+        let by_uplink = matches!(from, Member::Port(slot) if self.ports[&slot].uplink);
+        match self.fdb.get(&source) {
+            Some(entry) if by_uplink && self.is_alive(entry) => match entry.at {
+                // A mere bridge takes its own address in vain, as a bridge does.
+                Member::Host { .. } if entry.kind == Kind::Local && self.has_stations() => Origin::Host,
+                Member::Port(slot) if self.is_station_of(slot, entry.kind) => Origin::Sibling(slot),
+                Member::Port(_) | Member::Host { .. } => Origin::Elsewhere,
+            },
+            Some(_) | None => Origin::Elsewhere,
         }
-        match self.find(frame.dst) {
-            Some(to) => self.deliver(from, to, frame).map(|receiver| BTreeSet::from([receiver])),
-            None => Some(self.flood(from, frame)).filter(|all| !all.is_empty()).ok_or("no_receiver"),
-        }
     }
 
-    /// Behind whom the address is. Past its ageing time, or with its port missing, an entry is no entry.
-    pub fn find(&self, destination: Mac) -> Option<Member> {
-        let entry = self.fdb.get(&destination)?;
-        let alive = match entry.kind {
-            Kind::Learned | Kind::Sticky => self.now - entry.seen < self.ageing,
-            Kind::Static | Kind::StickyStatic | Kind::Local => true,
-        };
-        (alive && self.ports.contains_key(&slot_of(entry.at))).then_some(entry.at)
+    /// Whether some access port may be known to an adjacent switch that reflects.
+    pub fn has_stations(&self) -> bool {
+        self.ports.values().any(|port| !port.uplink && port.mode != Mode::Bridge)
+            || self.fdb.values().any(|entry| {
+                matches!(entry.at, Member::Port(slot) if self.ports.get(&slot).is_some_and(|port| !port.uplink))
+                    && is_sticky(entry.kind)
+            })
     }
 
-    /// A frame for one member.
-    fn deliver(&self, from: Member, to: Member, frame: &Frame) -> Result<Receiver, &'static str> {
-        let out = match (from, to) {
-            (Member::Port(ingress), Member::Host { uplink }) if self.meets_host(ingress) => {
-                return Ok(Receiver::Host { uplink });
-            }
-            (Member::Port(_), Member::Port(out) | Member::Host { uplink: out }) => out,
-            (Member::Host { .. }, Member::Port(port)) if self.meets_host(port) => port,
-            // Where it would have gone without the switch.
-            (Member::Host { uplink }, Member::Port(_) | Member::Host { .. }) => uplink,
-        };
-        self.may_leave(from, out, frame).map(|()| Receiver::Port(out))
+    /// Whether an address in the access port's slot stays there though the wire shows it: because it was given, or because
+    /// all that the port sends shows on the wire. macvlan knows of no child that is down.
+    fn is_station_of(&self, slot: u16, kind: Kind) -> bool {
+        self.ports.get(&slot).is_some_and(|port| {
+            !port.uplink && (is_sticky(kind) || port.mode != Mode::Bridge) && !(self.compat && port.down)
+        })
     }
 
-    /// A frame for all: the ports that want it and may have it, and the host, which wants every group frame.
-    fn flood(&self, from: Member, frame: &Frame) -> BTreeSet<Receiver> {
-        let group = is_group(frame.dst);
-        let wants = |slot: u16, port: &Port| match from {
-            Member::Port(_) if frame.dst == BROADCAST => port.bcast_flood,
-            Member::Port(_) if group => port.mcast_flood,
-            Member::Port(_) => port.flood,
-            // Attaching a switch must not cut the host off from its own wire.
-            Member::Host { uplink } if uplink == slot => true,
-            Member::Host { .. } => self.meets_host(slot) && (group || port.flood),
-        };
-        let host_wants = matches!(from, Member::Port(ingress) if group && self.meets_host(ingress));
-        self.ports
-            .iter()
-            .filter(|&(&slot, port)| wants(slot, port) && self.may_leave(from, slot, frame).is_ok())
-            .map(|(&slot, _)| Receiver::Port(slot))
-            .chain(self.host_uplink.filter(|_| host_wants).map(|uplink| Receiver::Host { uplink }))
-            .collect()
-    }
-
-    /// The bridge's `should_deliver`, and then its MTU check, which leaves room for one VLAN tag.
-    fn may_leave(&self, from: Member, out: u16, frame: &Frame) -> Result<(), &'static str> {
-        let egress = &self.ports[&out];
-        match from {
-            Member::Host { uplink } if uplink == out => return Ok(()),
-            Member::Port(ingress) if ingress == out && !egress.hairpin => return Err("same_port"),
-            Member::Port(ingress) if self.ports[&ingress].isolated && egress.isolated => {
-                return Err("isolated");
-            }
-            Member::Port(_) | Member::Host { .. } => {}
-        }
-        let room = egress.mtu + ETHERNET_HEADER + VLAN_TAG;
-        if frame.gso || frame.len <= room { Ok(()) } else { Err("mtu_exceeded") }
-    }
-
-    /// The outside always meets the host; access ports if host access is on.
-    fn meets_host(&self, slot: u16) -> bool {
-        self.host_access || self.ports[&slot].uplink
-    }
-}
-
-/// What no port may send. The host may: its stack was there before the switch.
-fn admit(from: Member, frame: &Frame) -> Result<(), &'static str> {
-    match from {
-        _ if frame.len < ETHERNET_HEADER => Err("malformed"),
-        Member::Port(_) if !is_station(frame.src) => Err("invalid_source"),
-        Member::Port(_) if frame.dst == PAUSE => Err("pause"),
-        Member::Port(_) | Member::Host { .. } => Ok(()),
+    fn is_alive(&self, entry: &Entry) -> bool {
+        is_permanent(entry.kind) || self.now - entry.seen < self.ageing
     }
 }
 
@@ -234,17 +226,19 @@ pub const fn slot_of(member: Member) -> u16 {
 /// 802.3 annex 31B: a bridge never forwards it.
 const PAUSE: Mac = [0x01, 0x80, 0xc2, 0, 0, 0x01];
 const ETHERNET_HEADER: u32 = 14;
-const VLAN_TAG: u32 = 4;
 
-fn is_group(mac: Mac) -> bool {
+const fn is_sticky(kind: Kind) -> bool {
+    matches!(kind, Kind::Sticky | Kind::StickyStatic)
+}
+
+const fn is_permanent(kind: Kind) -> bool {
+    matches!(kind, Kind::Static | Kind::StickyStatic | Kind::Local)
+}
+
+const fn is_group(mac: Mac) -> bool {
     mac[0] & 1 == 1
 }
 
 fn is_station(mac: Mac) -> bool {
     !is_group(mac) && mac != [0; 6]
-}
-
-/// 01-80-C2-00-00-0X.
-fn is_link_local(mac: Mac) -> bool {
-    mac[..5] == PAUSE[..5] && mac[5] < 0x10
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proptest::test_runner::TestCaseError;
-use vswitch_ebpf::verdict::DropReason;
+use vswitch_ebpf::{abi::port_flags::DOWN, verdict::DropReason};
 use vswitch_tests::{
     cases::{Case, PLAIN, Step, case, runner},
     frame::{BROADCAST, MULTICAST, Mac, link_local},
@@ -43,7 +43,9 @@ fn in_lock_step(case: &Case, seen: &mut Coverage) -> Result<(), TestCaseError> {
         let before = model.clone();
         let specified = model.send(from, frame);
         let decided = tables.outcome(&tables.decide(from, frame));
-        if decided != specified || *tables.fdb.borrow() != abi_fdb(&model) {
+        let up = |slot: &u16| tables.ports.borrow()[slot].flags & DOWN == 0;
+        let revived = model.ports.iter().all(|(slot, port)| up(slot) != port.down);
+        if decided != specified || !revived || *tables.fdb.borrow() != abi_fdb(&model) {
             return Err(TestCaseError::fail(format!(
                 "frame {n}, {:?}, at\n{before:?}\nspecified {specified:?}\ndecided   {decided:?}\nthen\n{model:?}\nand in the tables {:?}",
                 case.steps[n],
@@ -110,7 +112,8 @@ impl Bench {
             refresh: 1,
             now: 1000,
             host_access: true,
-            host_uplink: Some(1),
+            compat: false,
+            sources: BTreeSet::new(),
         };
         change(&mut model);
         Self(Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() })
@@ -124,7 +127,7 @@ impl Bench {
 
     #[track_caller]
     fn after(&mut self, after: u64, from: Member, src: Mac, dst: Mac, expected: Result<&[Receiver], &str>) {
-        let frame = Frame { dst, src, len: 60, gso: false };
+        let frame = Frame { dst, src, len: 60, gso: false, pause: false };
         let Self(case) = self;
         case.steps = vec![Step { after, from, frame }];
         in_lock_step(case, &mut Coverage::new()).unwrap_or_else(|error| panic!("{error}"));
