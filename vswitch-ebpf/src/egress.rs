@@ -1,7 +1,7 @@
 //! Step 5: from a destination that is allowed to a verdict.
 
 use crate::{
-    abi::{Port, Settings, listed, mode},
+    abi::{Port, Settings, listed, mode, port_flags},
     frame::MacAddr,
     ingress::Ingress,
     learn::{Origin, OriginKind},
@@ -122,6 +122,9 @@ fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -
 fn to_wire(tables: &impl Tables, facts: &Facts) -> Verdict {
     let Facts { settings, ingress, wire_len, .. } = facts;
     match tables.port(settings.wire) {
+        Some(port) if settings.wire != 0 && port.flags & port_flags::DOWN != 0 => {
+            Verdict::drop(DropReason::PortDown)
+        }
         Some(port) if settings.wire != 0 => to_port(ingress, settings.wire, &port, *wire_len),
         Some(_) | None => Verdict::flood(FloodKind::Wire),
     }

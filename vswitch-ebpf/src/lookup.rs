@@ -94,7 +94,8 @@ pub fn lookup(tables: &impl Tables, settings: &Settings, ingress: &Ingress, head
 #[inline(always)]
 fn behind(tables: &impl Tables, slot: u16, place: Place) -> Destination {
     match tables.port(slot) {
-        Some(port) if port.flags & port_flags::DOWN == 0 => {
+        // The host is there, too, when its cable is not.
+        Some(port) if port.flags & port_flags::DOWN == 0 || matches!(place, Place::Host) => {
             Destination { place, slot, port, ..Destination::NOWHERE }
         }
         Some(_) | None => Destination::NOWHERE,

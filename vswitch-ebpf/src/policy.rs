@@ -109,12 +109,16 @@ pub struct Flood {
 /// Whether a flooded frame may go to the port in `slot`.
 #[inline(always)]
 pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) -> bool {
+    let ingress = &flood.ingress;
+    if ingress.from_host && slot == ingress.slot {
+        // Even if it is said to be down: only what comes in revives a port, and the host may have to speak first.
+        return true;
+    }
     if port.ifindex == 0 || port.flags & port_flags::DOWN != 0 {
         return false;
     }
-    let ingress = &flood.ingress;
     if ingress.from_host {
-        return slot == ingress.slot || host_floods_to(tables, flood, slot, port);
+        return host_floods_to(tables, flood, slot, port);
     }
     if port.mode == mode::SOURCE {
         let by_sender = ingress.from_wire() || matches!(flood.kind, FloodKind::Known | FloodKind::Listed);
