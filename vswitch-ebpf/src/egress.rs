@@ -34,7 +34,8 @@ pub fn egress(tables: &impl Tables, facts: &Facts, destination: Destination) -> 
         return from_host(tables, facts, destination);
     }
     let (verdict, received) = if ingress.from_wire() {
-        (from_wire(facts, destination), true)
+        // A list does not make a link-local frame leave its link.
+        (from_wire(facts, destination), !matches!(destination.place, Place::LinkLocal))
     } else {
         // What one sibling sends to another enters the kernel's macvlan as if it were received.
         let to_sibling =
@@ -134,8 +135,10 @@ fn to_wire(tables: &impl Tables, facts: &Facts) -> Verdict {
 /// `macvlan_forward_source`).
 #[inline(always)]
 fn with_listed(tables: &impl Tables, facts: &Facts, verdict: Verdict) -> Verdict {
-    let says = policy::listed_by_any(tables, facts.settings.flags, facts.sender);
-    if says == 0 {
+    let settings = facts.settings.flags;
+    let says = policy::listed_by_any(tables, settings, facts.sender);
+    let for_many = matches!(verdict.action, Action::Flood);
+    if says == 0 || policy::is_unlisted(settings, &facts.origin, for_many) {
         return verdict;
     }
     if says & listed::NODST != 0 {

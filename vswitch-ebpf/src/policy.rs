@@ -70,6 +70,17 @@ pub const fn is_kept_private(settings: u32, origin: &Origin, port: &Port) -> boo
         && (origin.mode == mode::PRIVATE || port.mode == mode::PRIVATE)
 }
 
+/// Whether a reflection is kept from the ports that list its sender: strictly, a private port has nothing to do with
+/// them either; and what the host has sent to many they have had from the host.
+#[inline(always)]
+pub const fn is_unlisted(settings: u32, origin: &Origin, for_many: bool) -> bool {
+    match origin.kind {
+        OriginKind::Fresh => false,
+        OriginKind::Sibling => !compat(settings) && origin.mode == mode::PRIVATE,
+        OriginKind::Host => host_access(settings) && for_many,
+    }
+}
+
 /// Whether a port in source mode lists a sender.
 #[inline(always)]
 pub fn lists(tables: &impl Tables, settings: u32, slot: u16, port: &Port, sender: MacAddr) -> bool {
@@ -121,9 +132,10 @@ pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) ->
         return host_floods_to(tables, flood, slot, port);
     }
     if port.mode == mode::SOURCE {
-        let by_sender = ingress.from_wire() || matches!(flood.kind, FloodKind::Known | FloodKind::Listed);
-        return by_sender
-            && fits(port, flood.wire_len)
+        let by_list = matches!(flood.kind, FloodKind::Known | FloodKind::KnownHost | FloodKind::Listed);
+        return (by_list || ingress.from_wire())
+            && !is_unlisted(flood.settings, &flood.origin, !by_list)
+            && may_reach(ingress, slot, port, flood.wire_len).is_ok()
             && lists(tables, flood.settings, slot, port, flood.sender);
     }
     let allowed = match flood.kind {
