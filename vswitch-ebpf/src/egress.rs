@@ -93,6 +93,8 @@ fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
         // Without passthru the kernel looks for a child that is up, and lets its stack have the frame else.
         Place::Down if compat(settings.flags) && settings.passthru == 0 => Verdict::host_here(),
         Place::Down => Verdict::drop(DropReason::PortDown),
+        // Of a child that hears itself the kernel does not ask what it is.
+        Place::Pause if policy::is_silent(origin) => Verdict::flood(kind),
         Place::LinkLocal | Place::Pause => Verdict::host_here(),
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     abi::{FdbEntry, FdbKey, Settings, Stamp, fdb_flags, mode, port_flags, settings_flags},
     ingress::Ingress,
+    policy::compat,
     tables::Tables,
 };
 
@@ -84,7 +85,9 @@ fn origin(
         // everything up is seen out there with its every frame.
         Some(port)
             if port.flags & port_flags::UPLINK == 0
-                && (entry.has(fdb_flags::STICKY) || port.mode != mode::BRIDGE) =>
+                && (entry.has(fdb_flags::STICKY) || port.mode != mode::BRIDGE)
+                // The kernel knows the addresses of the children that are up.
+                && (port.flags & port_flags::DOWN == 0 || !compat(settings.flags)) =>
         {
             Origin { kind: OriginKind::Sibling, slot: entry.slot(), mode: port.mode }
         }

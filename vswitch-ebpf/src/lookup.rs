@@ -17,7 +17,7 @@ pub struct Destination {
     pub slot: u16,
     /// With those, the port.
     pub port: Port,
-    /// With [`Place::Many`], why.
+    /// With [`Place::Many`] and [`Place::Pause`], why.
     pub kind: FloodKind,
 }
 
@@ -51,11 +51,6 @@ impl Destination {
     const fn many(kind: FloodKind) -> Self {
         Self { place: Place::Many, kind, ..Self::NOWHERE }
     }
-
-    #[inline(always)]
-    const fn at(place: Place) -> Self {
-        Self { place, ..Self::NOWHERE }
-    }
 }
 
 /// Finds the destination. An entry past its ageing time is no entry, whether or not anybody has removed it.
@@ -64,14 +59,13 @@ pub fn lookup(tables: &impl Tables, settings: &Settings, ingress: &Ingress, head
     let mac = header.destination;
     if mac.is_group() {
         let compat = settings.flags & settings_flags::MACVLAN_COMPAT != 0;
+        let kind = if mac.is_broadcast() { FloodKind::Broadcast } else { FloodKind::Multicast };
         return if compat && header.ethertype == ETH_P_PAUSE {
-            Destination::at(Place::Pause)
-        } else if mac.is_broadcast() {
-            Destination::many(FloodKind::Broadcast)
+            Destination { place: Place::Pause, kind, ..Destination::NOWHERE }
         } else if !compat && mac.link_local().is_some() {
-            Destination::at(Place::LinkLocal)
+            Destination { place: Place::LinkLocal, kind, ..Destination::NOWHERE }
         } else {
-            Destination::many(FloodKind::Multicast)
+            Destination::many(kind)
         };
     }
     if settings.passthru != 0 && ingress.from_wire() {

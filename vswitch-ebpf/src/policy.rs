@@ -131,7 +131,8 @@ pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) ->
     if ingress.from_host {
         return host_floods_to(tables, flood, slot, port);
     }
-    if port.mode == mode::SOURCE {
+    let echoes = is_echo(flood, slot);
+    if port.mode == mode::SOURCE && !echoes {
         let by_list = matches!(flood.kind, FloodKind::Known | FloodKind::KnownHost | FloodKind::Listed);
         return (by_list || ingress.from_wire())
             && !is_unlisted(flood.settings, &flood.origin, !by_list)
@@ -205,13 +206,7 @@ fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {
     match origin.kind {
         OriginKind::Fresh => true,
         OriginKind::Host => !host_access(flood.settings),
-        OriginKind::Sibling if slot == origin.slot => {
-            // The kernel's private, passthru and source children hear themselves: IPv6 takes it for a duplicate address.
-            compat(flood.settings)
-                && flood.kind.is_group()
-                && origin.mode != mode::VEPA
-                && origin.mode != mode::BRIDGE
-        }
+        OriginKind::Sibling if slot == origin.slot => is_echo(flood, slot),
         OriginKind::Sibling if origin.mode == mode::VEPA => {
             port.mode == mode::VEPA || port.mode == mode::BRIDGE
         }
@@ -219,6 +214,19 @@ fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {
         OriginKind::Sibling if origin.mode == mode::BRIDGE => port.mode == mode::VEPA,
         OriginKind::Sibling => false,
     }
+}
+
+/// Whether a port hears itself, as the kernel's private, passthru and source children do: IPv6 takes it for a duplicate
+/// address.
+#[inline(always)]
+const fn is_echo(flood: &Flood, slot: u16) -> bool {
+    compat(flood.settings) && flood.kind.is_group() && is_silent(&flood.origin) && flood.origin.slot == slot
+}
+
+/// Whether a reflection comes from a port whose group frames nobody else may have.
+#[inline(always)]
+pub const fn is_silent(origin: &Origin) -> bool {
+    matches!(origin.kind, OriginKind::Sibling) && origin.mode != mode::VEPA && origin.mode != mode::BRIDGE
 }
 
 /// Whether it is an uplink.
