@@ -46,7 +46,9 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
     if Pins::of(&scope.switch).exist()? {
         let name = &scope.switch;
         Dataplane::open(name, Access::Write)?.check_links()?;
-        bail!(r#"switch "{name}": up already: change it with `vswitch port` or `vswitch apply`"#);
+        bail!(
+            r#"switch "{name}": up already: change it with `vswitch -s {name} port` or `vswitch -s {name} apply`"#
+        );
     }
     create(config).await
 }
