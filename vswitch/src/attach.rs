@@ -165,16 +165,17 @@ pub(crate) fn change(dataplane: &mut Dataplane, to: &PortConfig) -> Result<()> {
     }
     let derived = member.port.flags & (port_flags::XDP | port_flags::PEER);
     let port = Port { flags: state::flags(to) | derived, mode: state::mode_number(to.mode), ..member.port };
-    for (key, entry) in dataplane.maps.fdb_all()? {
-        let gone = entry.slot() == member.slot
-            && entry_kind(entry) == EntryKind::Known
-            && !to.mac.contains(&key.mac);
-        if gone {
-            dataplane.maps.fdb_del(key)?;
-        }
-    }
-    for mac in &to.mac {
-        bind(dataplane, *mac, member.slot)?;
+    let had: Vec<MacAddr> = dataplane
+        .maps
+        .fdb_all()?
+        .into_iter()
+        .filter(|(_, entry)| entry.slot() == member.slot && entry_kind(*entry) == EntryKind::Known)
+        .map(|(key, _)| key.mac)
+        .collect();
+    if let Err(err) = rebind(dataplane, member.slot, &had, &to.mac) {
+        // The FDB may be full of what was learned meanwhile.
+        let undone = rebind(dataplane, member.slot, &to.mac, &had);
+        return Err(with_failed_undo(err, undone));
     }
     let first_mac = to.mac.first().map_or([0; 6], |mac| mac.0);
     dataplane.maps.set_record(member.slot, PortRecord { first_mac, ..member.record })?;
@@ -258,7 +259,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
         dataplane.maps.clear_devmap(slot)?;
         let active = state::datapath_number(Some(Datapath::Tc));
         dataplane.maps.set_record(slot, PortRecord { active, ..member.record })?;
-        notes.push(format!("tc, for XDP did not attach ({err:#})"));
+        notes.push(format!("{ifname}: tc, for XDP did not attach ({err:#})"));
     }
     Ok(notes)
 }
@@ -287,6 +288,14 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
 /// Whether frames may be handed to the far end directly: only if it is in another namespace, the kernel drops them else.
 pub(crate) fn peer_is_elsewhere(link: &Link) -> bool {
     link.kind == LinkKind::Veth && link.peer.is_some_and(|peer| peer.netnsid.is_some())
+}
+
+/// Replaces the addresses that are bound to a port. Those that go make room for those that come.
+fn rebind(dataplane: &mut Dataplane, slot: u16, from: &[MacAddr], to: &[MacAddr]) -> Result<()> {
+    for mac in from.iter().filter(|mac| !to.contains(mac)) {
+        dataplane.maps.fdb_del(key(*mac))?;
+    }
+    to.iter().try_for_each(|mac| bind(dataplane, *mac, slot))
 }
 
 /// Binds an address to a port for good: it is known before its first frame, and does not move.

@@ -132,5 +132,14 @@ fn a_full_fdb_floods_and_counts() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(machine.find_ifindex("w0"), None);
+    // Of two addresses one would find room if the port had one to give; it keeps the one that it had.
+    vswitch::run(machine, &name, "fdb flush");
+    vswitch::run(machine, &name, &format!("port set {} --mac 02:00:00:00:07:01", fabric.lab.port("c")));
+    fabric.exchange(&sends);
+    let before = vswitch::json(machine, &name, "port show");
+    let args = format!("port set {} --mac 02:00:00:00:07:02 --mac 02:00:00:00:07:03", fabric.lab.port("c"));
+    let output = vswitch::command(machine, &name, &args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(vswitch::json(machine, &name, "port show"), before);
     assert_eq!(vswitch::json(machine, &name, "port show").as_array().unwrap().len(), 3);
 }

@@ -182,6 +182,36 @@ tap = true
     same(&before, &bench.state(), "all of this");
 }
 
+/// What adds a port to a switch that is up, and what takes the switch away.
+#[test]
+fn killed_while_adding_or_taking_away() {
+    require!(NEEDS);
+    let (bench, there) = (Bench::new(), Netns::new("there"));
+    let before = bench.state();
+    let add = format!("port add w0 --netns {}", there.name());
+    for (prepared, killed) in [("", add.as_str()), ("port add h4 --datapath xdp", "down")] {
+        for moment in 0..15 {
+            bench.run("up --uplink h1 h2");
+            if !prepared.is_empty() {
+                bench.run(prepared);
+                bench.run(&add);
+            }
+            let mut child =
+                bench.command(killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            thread::sleep(Duration::from_millis(2) * moment);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            if bench.pins().exists() {
+                bench.run("down");
+            } else {
+                let _ = fs::remove_dir_all(bench.locks());
+            }
+            same(&before, &bench.state(), &format!("{killed}, killed after {} ms,", 2 * moment));
+            assert_eq!(there.find_ifindex("eth0"), None);
+        }
+    }
+}
+
 #[test]
 fn commands_at_once_wait_for_each_other() {
     require!(NEEDS);
