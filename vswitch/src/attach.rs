@@ -35,7 +35,7 @@ pub(crate) async fn add(
     let record = state::new_record(config)?;
     // Before the interface: it has no other mark by which `down` would know after a crash that it is ours to delete.
     dataplane.maps.set_record(slot, record)?;
-    if let Err(err) = make_interface(netlink, config).await {
+    if let Err(err) = make_interface(netlink, &dataplane.name, config).await {
         dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
         return Err(err);
     }
@@ -122,6 +122,22 @@ pub(crate) async fn salvage(pins: &Pins, netlink: &Netlink, slot: u16, record: &
     let there = unhook(pins, netlink, slot, record).await?;
     revert(netlink, there, record).await?;
     delete_created(netlink, record).await
+}
+
+/// What an interface that vswitch made for a switch says of itself.
+fn mark(switch: &str) -> String {
+    format!("vswitch {switch}")
+}
+
+/// Deletes the interfaces that were made for a switch which has forgotten them.
+pub(crate) async fn delete_marked(netlink: &Netlink, switch: &str) -> Result<()> {
+    let mark = mark(switch);
+    for link in netlink.list().await? {
+        if matches!(link.kind, LinkKind::Veth | LinkKind::Tap) && link.alias.as_ref() == Some(&mark) {
+            netlink.delete(&link).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a port's interface if vswitch made it, and if it is still of that kind.
@@ -350,10 +366,17 @@ fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<(
 }
 
 /// Makes the interface of a port whose far end says so, up at both ends.
-async fn make_interface(netlink: &Netlink, config: &PortConfig) -> Result<()> {
+async fn make_interface(netlink: &Netlink, switch: &str, config: &PortConfig) -> Result<()> {
     match &config.far_end {
         FarEnd::Existing => Ok(()),
-        FarEnd::Tap => netlink.add_tap(&config.ifname).await.map(|_made| ()),
+        FarEnd::Tap => {
+            let link = netlink.add_tap(&config.ifname).await?;
+            let marked = netlink.set_alias(&link, &mark(switch)).await;
+            if marked.is_err() {
+                let _deleted = netlink.delete(&link).await;
+            }
+            marked
+        }
         FarEnd::Veth { netns, peer } => {
             let inside = Netns::open(netns)?;
             let link = netlink
@@ -366,6 +389,7 @@ async fn make_interface(netlink: &Netlink, config: &PortConfig) -> Result<()> {
                 })
                 .await?;
             let up = async {
+                netlink.set_alias(&link, &mark(switch)).await?;
                 inside.run_async_in(async || {
                     let netlink = Netlink::open()?;
                     netlink.set_up(&netlink.get(peer).await?).await

@@ -67,7 +67,8 @@ pub async fn down(scope: &Scope) -> Result<Report> {
             Report { ops, notes: apply::destroy(dataplane, &netlink).await? }
         }
         Err(err) if err.is::<Incomplete>() => {
-            let notes = apply::salvage(&pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
+            let notes =
+                apply::salvage(&scope.switch, &pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
             Report { ops: Vec::new(), notes }
         }
         Err(err) => return Err(err),

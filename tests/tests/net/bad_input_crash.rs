@@ -87,9 +87,11 @@ fn the_records_removed() {
     let output = bench.run("down");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "note: which ports it had is lost: interfaces that it made or set promiscuous stay so (ip -d link)\n"
+        "note: which ports it had is lost: interfaces that it set promiscuous or changed for XDP stay so\n"
     );
     bench.assert_gone();
+    // What it made says so itself.
+    assert_eq!((bench.machine.find_ifindex("w0"), there.find_ifindex("eth0")), (None, None));
 }
 
 #[test]
