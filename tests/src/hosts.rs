@@ -61,7 +61,8 @@ pub struct Transfer {
     pub bits_per_second: f64,
 }
 
-/// A lab whose members are hosts in one IP network, at work.
+/// A lab whose members are hosts in one IP network, at work. Built by hand, it is a lab whose switch is yet to come, and
+/// is taken away with it.
 pub struct Hosts<S: Switch> {
     pub switch: S,
     pub lab: Lab,

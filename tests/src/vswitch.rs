@@ -142,6 +142,8 @@ impl Switch for Vswitch {
     }
 
     fn add_static(&mut self, lab: &Lab, mac: Mac, station: &str) {
+        // A static entry of another port has to be deleted first; there may be none.
+        let _none = command(&lab.switch, &self.name, &format!("fdb del {}", colons(mac))).output();
         self.run(lab, &format!("fdb add {} {} --static", colons(mac), lab.port(station)));
     }
 }

@@ -81,7 +81,7 @@ fn names(before: &Model, after: &Model, from: Member, frame: &Frame, outcome: &O
     let mut also = |holds: bool, name: &str| names.extend(holds.then(|| name.to_owned()));
     also(outcome.fdb_full, "fdb full");
     match from {
-        Member::Port(slot) => also(outcome.receivers.contains(&Receiver::Port(slot)), "reflected"),
+        Member::Port(slot) => also(outcome.receivers.contains(&Receiver::Port(slot)), "hairpin"),
         Member::Host { uplink } => {
             also(outcome.receivers.contains(&Receiver::Port(uplink)), "host to its wire");
         }

@@ -59,7 +59,7 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
             dataplane.set_switch(to.ageing, to.host_access, to.macvlan_compat)?;
         }
         Op::AddPort(config) => return attach::add(dataplane, netlink, config).await,
-        Op::SetPort { to, .. } => attach::change(dataplane, netlink, to).await?,
+        Op::SetPort { from, to } => attach::change(dataplane, netlink, from, to).await?,
         Op::DelPort(config) => {
             let member = dataplane.member(&config.ifname)?;
             attach::remove(dataplane, netlink, &member).await?;
@@ -113,6 +113,7 @@ pub(crate) async fn destroy(mut dataplane: Dataplane, netlink: &Netlink) -> Resu
 
 /// As [`destroy`], for a switch that cannot be opened: by the records of its ports alone.
 pub(crate) async fn salvage(
+    switch: &str,
     pins: &Pins,
     records: Option<Vec<(u16, PortRecord)>>,
     netlink: &Netlink,
@@ -120,9 +121,12 @@ pub(crate) async fn salvage(
     let mut notes = Vec::new();
     if records.is_none() {
         notes.push(
-            "which ports it had is lost: interfaces that it made or set promiscuous stay so (ip -d link)"
+            "which ports it had is lost: interfaces that it set promiscuous or changed for XDP stay so"
                 .into(),
         );
+        if let Err(err) = attach::delete_marked(netlink, switch).await {
+            notes.push(format!("{err:#}"));
+        }
     }
     for (slot, record) in records.unwrap_or_default() {
         if let Err(err) = attach::salvage(pins, netlink, slot, &record).await {

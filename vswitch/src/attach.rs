@@ -36,7 +36,7 @@ pub(crate) async fn add(
     let record = state::new_record(config)?;
     // Before the interface: it has no other mark by which `down` would know after a crash that it is ours to delete.
     dataplane.maps.set_record(slot, record)?;
-    if let Err(err) = make_interface(netlink, config).await {
+    if let Err(err) = make_interface(netlink, &dataplane.name, config).await {
         dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
         return Err(err);
     }
@@ -45,7 +45,7 @@ pub(crate) async fn add(
         dataplane.maps.clear_counters(slot)?;
         dataplane.maps.set_port(slot, port)?;
         for mac in &config.mac {
-            bind(dataplane, *mac, slot)?;
+            bind(dataplane, *mac, slot, 0)?;
         }
         dataplane.set_sources(slot, &config.source)?;
         let member = dataplane.member(&config.ifname)?;
@@ -127,6 +127,22 @@ pub(crate) async fn salvage(pins: &Pins, netlink: &Netlink, slot: u16, record: &
     delete_created(netlink, record).await
 }
 
+/// What an interface that vswitch made for a switch says of itself.
+fn mark(switch: &str) -> String {
+    format!("vswitch {switch}")
+}
+
+/// Deletes the interfaces that were made for a switch which has forgotten them.
+pub(crate) async fn delete_marked(netlink: &Netlink, switch: &str) -> Result<()> {
+    let mark = mark(switch);
+    for link in netlink.list().await? {
+        if matches!(link.kind, LinkKind::Veth | LinkKind::Tap) && link.alias.as_ref() == Some(&mark) {
+            netlink.delete(&link).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes a port's interface if vswitch made it, and if it is still of that kind.
 async fn delete_created(netlink: &Netlink, record: &PortRecord) -> Result<()> {
     let kind = match record.flags {
@@ -160,8 +176,21 @@ async fn revert(netlink: &Netlink, there: Option<Link>, record: &PortRecord) -> 
     Undo(record.undo).revert(netlink, &target).await
 }
 
-/// Changes a live port in place.
-pub(crate) async fn change(dataplane: &mut Dataplane, netlink: &Netlink, to: &PortConfig) -> Result<()> {
+/// Changes a live port in place, from what it is to what it shall be. It stays as it is if that fails.
+pub(crate) async fn change(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    from: &PortConfig,
+    to: &PortConfig,
+) -> Result<()> {
+    match set(dataplane, netlink, to).await {
+        Ok(()) => Ok(()),
+        // Such as an FDB that is full of what was learned meanwhile.
+        Err(err) => Err(with_failed_undo(err, set(dataplane, netlink, from).await)),
+    }
+}
+
+async fn set(dataplane: &mut Dataplane, netlink: &Netlink, to: &PortConfig) -> Result<()> {
     let member = dataplane.member(&to.ifname)?;
     for mac in &to.mac {
         unclaimed(dataplane, *mac, Some(member.slot))?;
@@ -184,7 +213,7 @@ pub(crate) async fn change(dataplane: &mut Dataplane, netlink: &Netlink, to: &Po
         readdress(netlink, &member, first_mac).await?;
     }
     for mac in &to.mac {
-        bind(dataplane, *mac, member.slot)?;
+        bind(dataplane, *mac, member.slot, 0)?;
     }
     dataplane.maps.set_record(member.slot, PortRecord { first_mac, ..member.record })?;
     let derived = member.port.flags & (port_flags::XDP | port_flags::PEER | port_flags::DOWN);
@@ -304,7 +333,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
         dataplane.maps.clear_devmap(slot)?;
         let active = state::datapath_number(Some(Datapath::Tc));
         dataplane.maps.set_record(slot, PortRecord { active, ..member.record })?;
-        notes.push(format!("tc, for XDP did not attach ({err:#})"));
+        notes.push(format!("{ifname}: tc, for XDP did not attach ({err:#})"));
     }
     uplink::refresh(dataplane, netlink).await?;
     Ok(notes)
@@ -345,8 +374,13 @@ pub(crate) fn peer_is_elsewhere(link: &Link) -> bool {
 }
 
 /// Binds an address to a port for good: it is known before its first frame, and does not move.
-fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16) -> Result<()> {
-    let flags = fdb_flags::STATIC | fdb_flags::STICKY;
+fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16, also: u8) -> Result<()> {
+    let flags = fdb_flags::STATIC | fdb_flags::STICKY | also;
+    let there = dataplane.maps.fdb_get(key(mac))?;
+    // One that is bound already may be in the uplinks' filters, and must not forget it.
+    if there.is_some_and(|entry| entry.slot() == slot && entry.flags() & !fdb_flags::FILTERED == flags) {
+        return Ok(());
+    }
     dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, flags, Dataplane::now()))
 }
 
@@ -360,19 +394,17 @@ async fn bind_own_addresses(
     link: &Link,
     target: &Target,
 ) -> Result<()> {
-    let now = Dataplane::now();
     if role == Role::Uplink {
         let mac = MacAddr(link.mac);
         unclaimed(dataplane, mac, Some(slot)).with_context(|| format!(r#""{}""#, link.ifname))?;
-        return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, now));
+        return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, Dataplane::now()));
     }
     if record.flags & record_flags::CREATED_VETH == 0 || record.first_mac != [0; 6] {
         return Ok(());
     }
     let Some((netns, ifindex)) = &target.peer else { return Ok(()) };
     let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
-    let flags = fdb_flags::STATIC | fdb_flags::STICKY | fdb_flags::DERIVED;
-    dataplane.maps.fdb_set(key(MacAddr(peer.mac)), FdbEntry::new(slot, flags, now))
+    bind(dataplane, MacAddr(peer.mac), slot, fdb_flags::DERIVED)
 }
 
 /// Fails if an address is bound to the host or to another port than `slot`.
@@ -396,10 +428,17 @@ fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<(
 }
 
 /// Makes the interface of a port whose far end says so, up at both ends.
-async fn make_interface(netlink: &Netlink, config: &PortConfig) -> Result<()> {
+async fn make_interface(netlink: &Netlink, switch: &str, config: &PortConfig) -> Result<()> {
     match &config.far_end {
         FarEnd::Existing => Ok(()),
-        FarEnd::Tap => netlink.add_tap(&config.ifname).await.map(|_made| ()),
+        FarEnd::Tap => {
+            let link = netlink.add_tap(&config.ifname).await?;
+            let marked = netlink.set_alias(&link, &mark(switch)).await;
+            if marked.is_err() {
+                let _deleted = netlink.delete(&link).await;
+            }
+            marked
+        }
         FarEnd::Veth { netns, peer } => {
             let inside = Netns::open(netns)?;
             let link = netlink
@@ -412,6 +451,7 @@ async fn make_interface(netlink: &Netlink, config: &PortConfig) -> Result<()> {
                 })
                 .await?;
             let up = async {
+                netlink.set_alias(&link, &mark(switch)).await?;
                 inside.run_async_in(async || {
                     let netlink = Netlink::open()?;
                     netlink.set_up(&netlink.get(peer).await?).await

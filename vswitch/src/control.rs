@@ -46,7 +46,9 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
     if Pins::of(&scope.switch).exist()? {
         let name = &scope.switch;
         Dataplane::open(name, Access::Write)?.check_links()?;
-        bail!(r#"switch "{name}": up already: change it with `vswitch port` or `vswitch apply`"#);
+        bail!(
+            r#"switch "{name}": up already: change it with `vswitch -s {name} port` or `vswitch -s {name} apply`"#
+        );
     }
     create(config).await
 }
@@ -65,7 +67,8 @@ pub async fn down(scope: &Scope) -> Result<Report> {
             Report { ops, notes: apply::destroy(dataplane, &netlink).await? }
         }
         Err(err) if err.is::<Incomplete>() => {
-            let notes = apply::salvage(&pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
+            let notes =
+                apply::salvage(&scope.switch, &pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
             Report { ops: Vec::new(), notes }
         }
         Err(err) => return Err(err),

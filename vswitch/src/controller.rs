@@ -166,6 +166,7 @@ fn pins(scope: &Scope) -> Result<u64> {
 
 /// Removes entries past their ageing time. They do not forward any more; this makes room. Returns when to do it again.
 fn sweep(scope: &Scope) -> Result<Duration> {
+    let _lock = Lock::change(&scope.switch)?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let ageing = dataplane.maps.settings()?.ageing;
     let now = Dataplane::now();
@@ -217,7 +218,9 @@ async fn reconcile_port(
         let record = PortRecord { undo: 0, ..member.record };
         attach::detach(dataplane, netlink, &Member { record, ..member.clone() }).await?;
     }
-    if !links.iter().any(|link| link.ifname == ifname) {
+    let Some(link) = links.iter().find(|link| link.ifname == ifname) else { return Ok(()) };
+    // Another port's interface may have been given the name.
+    if dataplane.members()?.iter().any(|other| other.is_present() && other.port.ifindex == link.ifindex) {
         return Ok(());
     }
     let member = dataplane.member(&ifname)?;

@@ -15,15 +15,15 @@ use vswitch_ebpf::abi::{SWITCHED_MARK, Stamp};
 use vswitch_tests::{
     cases::{Case, PLAIN, Step, case, runner},
     frame::{BROADCAST, MULTICAST, Mac, UNKNOWN},
-    host_tables::{abi_fdb, ifindex},
-    model::{Frame, Member, Model, Port},
+    host_tables::ifindex,
+    model::{Entry, Frame, Kind, Member, Model, Port, Receiver},
     require,
     require::Need,
     topo::Netns,
 };
 
 use object::{Object, Program, SLOTS};
-use run::{Run, TC_NEXT};
+use run::{Run, TC_NEXT, TC_REDIRECT, XDP_PASS, XDP_REDIRECT};
 
 /// One unit of a case's time, in stamps: two seconds. A run that takes half of it is void.
 const UNIT: Stamp = 2000;
@@ -31,8 +31,8 @@ const UNIT: Stamp = 2000;
 struct Seen {
     /// How often each program returned what.
     codes: BTreeMap<(Program, i32), u64>,
-    /// By slot, the frames that floods cloned.
-    clones: BTreeMap<u16, u64>,
+    /// The frames that floods cloned for each.
+    clones: BTreeMap<Receiver, u64>,
 }
 
 #[test]
@@ -40,15 +40,19 @@ fn the_programs_are_the_model() {
     require!(&needs());
     in_namespace(|object| {
         let (object, seen) = (RefCell::new(object), RefCell::new(Seen::default()));
-        runner(2_500)
+        runner(10_000)
             .run(&case(), |case| {
                 in_lock_step(&mut object.borrow_mut(), &case.slowed(UNIT), &mut seen.borrow_mut())
             })
             .unwrap_or_else(|failure| panic!("{failure}"));
         let Seen { codes, clones } = seen.into_inner();
-        println!("codes {codes:?}, clones by port {clones:?}");
+        println!("codes {codes:?}, clones {clones:?}");
         assert_eq!(codes.len(), 9, "each program ended in each of its ways: {codes:?}");
-        assert_eq!(sent_by_interface(), clones, "frames that left by each port's interface");
+        assert_eq!(
+            moved_by_interface(),
+            clones,
+            "frames that left by each port's interface, and that its stack had"
+        );
     });
 }
 
@@ -57,7 +61,7 @@ fn the_programs_are_the_model() {
 fn a_switched_frame_passes_unseen_and_loses_its_mark() {
     require!(&needs());
     in_namespace(|mut object| {
-        let frame = Frame { dst: UNKNOWN, src: STATION, len: 60, gso: false };
+        let frame = Frame { dst: UNKNOWN, src: STATION, len: 60, gso: false, pause: false };
         for program in [Program::Ingress, Program::Egress] {
             let ran = object.run(program, 1, &frame, SWITCHED_MARK);
             assert_eq!((ran.code, ran.mark), (TC_NEXT, 0), "{program:?}");
@@ -78,8 +82,13 @@ fn clones_for_an_uplink_pass_its_own_hook_unseen() {
         let host = Member::Host { uplink: 1 };
         let port = |slot| (slot, Port { uplink: uplinks.contains(&slot), ..PLAIN });
         let senders = [host, Member::Port(1), Member::Port(2), Member::Port(3), Member::Port(4)];
-        let frames =
-            [BROADCAST, MULTICAST, UNKNOWN].map(|dst| Frame { dst, src: STATION, len: 60, gso: false });
+        let frames = [BROADCAST, MULTICAST, UNKNOWN].map(|dst| Frame {
+            dst,
+            src: STATION,
+            len: 60,
+            gso: false,
+            pause: false,
+        });
         let steps = senders.iter().flat_map(|&from| frames.map(|frame| Step { after: 1, from, frame }));
         let model = Model {
             ports: (1..=4).map(port).collect(),
@@ -89,11 +98,43 @@ fn clones_for_an_uplink_pass_its_own_hook_unseen() {
             refresh: 1,
             now: 1000,
             host_access: true,
-            host_uplink: Some(1),
+            compat: false,
+            sources: BTreeSet::new(),
         };
         let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: steps.collect() };
         in_lock_step(&mut object, &case.slowed(UNIT), &mut Seen::default())
             .unwrap_or_else(|failure| panic!("{failure}"));
+    });
+}
+
+/// The kernel empties a slot of the devmap when its interface goes; whatever is left is for tc to do.
+#[test]
+fn xdp_hands_over_to_tc_uncounted_when_the_devmap_has_no_interface() {
+    require!(&needs());
+    in_namespace(|mut object| {
+        let model = Model {
+            ports: (1..=2).map(|slot| (slot, PLAIN)).collect(),
+            fdb: BTreeMap::from([(UNKNOWN, Entry { at: Member::Port(2), kind: Kind::Static, seen: 0 })]),
+            fdb_max: 8,
+            ageing: 300,
+            refresh: 1,
+            now: 1000,
+            host_access: true,
+            compat: false,
+            sources: BTreeSet::new(),
+        };
+        let case = Case { model, xdp: BTreeSet::from([1, 2]), peer: BTreeSet::new(), steps: Vec::new() };
+        let tables = case.tables();
+        object.configure(&tables);
+        object.set_fdb(&tables.fdb.borrow());
+        let frame = Frame { dst: UNKNOWN, src: STATION, len: 60, gso: false, pause: false };
+        assert_eq!(object.run(Program::Xdp, 1, &frame, 0).code, XDP_REDIRECT);
+        assert_eq!(object.counted().len(), 2);
+        object.empty_devmap(2);
+        assert_eq!(object.run(Program::Xdp, 1, &frame, 0).code, XDP_PASS);
+        assert!(object.counted().is_empty());
+        assert_eq!(object.run(Program::Ingress, 1, &frame, 0).code, TC_REDIRECT);
+        assert_eq!(object.counted().len(), 2);
     });
 }
 
@@ -128,8 +169,7 @@ fn in_lock_step(object: &mut Object, case: &Case, seen: &mut Seen) -> Result<(),
         if frame.len < 14 {
             continue;
         }
-        tables.fdb = abi_fdb(&model).into();
-        tables.now.set(model.now);
+        tables.follow(&model);
         let programs: &[Program] = match from {
             Member::Port(_) => &[Program::Xdp, Program::Ingress],
             Member::Host { .. } => &[Program::Egress],
@@ -151,14 +191,15 @@ fn in_lock_step(object: &mut Object, case: &Case, seen: &mut Seen) -> Result<(),
     Ok(())
 }
 
-/// By slot, how many frames its interface has sent.
-fn sent_by_interface() -> BTreeMap<u16, u64> {
+/// How many frames each port's interface has sent, and how many the stack had from it.
+fn moved_by_interface() -> BTreeMap<Receiver, u64> {
     // Of the thread's namespace; /proc/net is that of the process.
     let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let rows = table.lines().filter_map(|line| line.trim().strip_prefix("port")?.split_once(':'));
-    rows.map(|(slot, numbers)| {
-        let sent = numbers.split_whitespace().nth(9).unwrap();
-        (slot.parse().unwrap(), sent.parse().unwrap())
-    })
-    .collect()
+    let all = rows.flat_map(|(slot, numbers)| {
+        let numbers: Vec<u64> = numbers.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        let slot = slot.parse().unwrap();
+        [(Receiver::Host { uplink: slot }, numbers[1]), (Receiver::Port(slot), numbers[9])]
+    });
+    all.filter(|(_, count)| *count > 0).collect()
 }

@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, xdp::DevMap},
     programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
-use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Port, STAMP_SHIFT, Settings, Stamp};
+use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Port, STAMP_SHIFT, Settings, SourceKey, Stamp};
 use vswitch_tests::{
     cases::FDB_MAX,
     frame::Mac,
@@ -46,13 +46,16 @@ pub(crate) struct Object {
     ebpf: Ebpf,
     settings: Array<MapData, Wire<Settings>>,
     ports: Array<MapData, Wire<Port>>,
+    /// What is in `ports`, so that only what changes is written.
+    put: BTreeMap<u16, Port>,
+    sources: HashMap<MapData, Wire<SourceKey>, u32>,
     fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     counted: BTreeMap<u16, Counters>,
     /// Entries that take room from the FDB: its size is fixed when the object is loaded.
     ballast: usize,
-    // Held for the programs; every slot has its interface in it.
-    _devmap: DevMap<MapData>,
+    /// Every slot has its interface in it.
+    devmap: DevMap<MapData>,
 }
 
 /// Names the object under test.
@@ -92,12 +95,14 @@ impl Object {
         Self {
             settings: take("SETTINGS").try_into().unwrap(),
             ports: take("PORTS").try_into().unwrap(),
+            put: BTreeMap::new(),
+            sources: take("SOURCES").try_into().unwrap(),
             fdb: take("FDB").try_into().unwrap(),
             counters: take("COUNTERS").try_into().unwrap(),
             ebpf,
             counted: BTreeMap::new(),
             ballast: 0,
-            _devmap: devmap,
+            devmap,
         }
     }
 
@@ -115,9 +120,11 @@ impl Object {
     /// Makes the kernel's switch the one in `tables`, except for its FDB.
     pub(crate) fn configure(&mut self, tables: &HostTables) {
         self.settings.set(0, Wire(tables.settings), 0).unwrap();
-        for slot in SLOTS {
-            let port = tables.ports.get(&slot).copied().unwrap_or_default();
-            self.ports.set(u32::from(slot), Wire(port), 0).unwrap();
+        self.set_ports(tables);
+        let old: Vec<_> = self.sources.keys().map(Result::unwrap).collect();
+        old.iter().for_each(|key| self.sources.remove(key).unwrap());
+        for (key, listed) in &tables.sources {
+            self.sources.insert(Wire(*key), listed, 0).unwrap();
         }
         self.clear_fdb();
         let ballast = FDB_MAX - tables.fdb_max;
@@ -161,6 +168,27 @@ impl Object {
             }
         }
         news
+    }
+
+    pub(crate) fn set_ports(&mut self, tables: &HostTables) {
+        let ports = tables.ports.borrow();
+        for slot in SLOTS {
+            let port = ports.get(&slot).copied().unwrap_or_default();
+            if self.put.insert(slot, port) != Some(port) {
+                self.ports.set(u32::from(slot), Wire(port), 0).unwrap();
+            }
+        }
+    }
+
+    /// The ports of the switch as the programs left them.
+    pub(crate) fn ports(&mut self) -> BTreeMap<u16, Port> {
+        self.put = SLOTS.map(|slot| (slot, self.ports.get(&u32::from(slot), 0).unwrap().0)).collect();
+        self.put.iter().filter(|(_, port)| port.ifindex != 0).map(|(&slot, &port)| (slot, port)).collect()
+    }
+
+    /// What the kernel does when an interface goes.
+    pub(crate) fn empty_devmap(&mut self, slot: u16) {
+        self.devmap.remove(u32::from(slot)).unwrap();
     }
 
     /// Runs a program on a frame of the port or uplink in `slot`.

@@ -7,7 +7,7 @@ use vswitch_ebpf::{
         Counters, FdbEntry, SWITCHED_MARK, Stamp,
         port_flags::{PEER, UPLINK, XDP},
     },
-    verdict::DropReason,
+    verdict::{Action, DropReason},
 };
 use vswitch_tests::{
     host_tables::{HostTables, abi_fdb},
@@ -21,10 +21,10 @@ use crate::{
 
 pub(crate) const TC_NEXT: i32 = -1;
 const TC_DROP: i32 = 2;
-const TC_REDIRECT: i32 = 7;
+pub(crate) const TC_REDIRECT: i32 = 7;
 const XDP_DROP: i32 = 1;
-const XDP_PASS: i32 = 2;
-const XDP_REDIRECT: i32 = 4;
+pub(crate) const XDP_PASS: i32 = 2;
+pub(crate) const XDP_REDIRECT: i32 = 4;
 
 /// What the host gave its frame: a fwmark that the wire's qdisc may look at.
 const MARK: u32 = 0x77;
@@ -58,11 +58,8 @@ impl<'a> Run<'a> {
         loop {
             let mut after = before.clone();
             let outcome = after.send(from, &frame);
-            let here = Receiver::HostHere;
-            let single = after.find(frame.dst).is_some() || outcome.receivers.contains(&here);
-            let refused = outcome.dropped.is_some_and(|reason| reason != DropReason::NoReceiver.name());
-            let to_link = frame.dst[..5] == [1, 0x80, 0xc2, 0, 0] && frame.dst[5] < 0x10;
-            let flooded = !single && !refused && !to_link;
+            // That a frame for many is left to tc, and cloned, is no matter of the specification.
+            let flooded = tables.clone().decide(from, &frame).verdict.action == Action::Flood;
             if flooded && frame.gso {
                 // The clones would be cut into segments, which the kernel cannot do to our protocol.
                 frame.gso = false;
@@ -76,17 +73,18 @@ impl<'a> Run<'a> {
     pub(crate) fn compare(
         &self,
         object: &mut Object,
-        clones: &mut BTreeMap<u16, u64>,
+        clones: &mut BTreeMap<Receiver, u64>,
     ) -> Result<i32, String> {
         let mark = if self.program == Program::Egress { MARK } else { 0 };
         let (start, ran, put) = loop {
             let start = now();
             let put = self.age(&abi_fdb(self.before), start);
             object.set_fdb(&put);
+            object.set_ports(self.tables);
             object.counted();
             let ran = object.run(self.program, slot_of(self.from), &self.frame, mark);
-            for slot in self.cloned() {
-                *clones.entry(slot).or_default() += 1;
+            for receiver in self.cloned() {
+                *clones.entry(receiver).or_default() += 1;
             }
             if now() - start < UNIT / 2 - MARGIN {
                 break (start, ran, put);
@@ -118,6 +116,9 @@ impl<'a> Run<'a> {
         // A stamp that the model left alone must be to the bit what was put there.
         wanted.extend(put.into_iter().filter(|(key, _)| new.get(key) == old.get(key)));
         same("FDB", got, wanted)?;
+        let mut tables = self.tables.clone();
+        tables.follow(&self.after);
+        same("ports", &object.ports(), &*tables.ports.borrow())?;
         let tables = self.tables.clone();
         let decision = tables.decide(self.from, &self.frame);
         same("host decision", tables.outcome(&decision), self.outcome.clone())?;
@@ -141,20 +142,22 @@ impl<'a> Run<'a> {
         self.outcome.receivers.iter().filter_map(slot).collect()
     }
 
-    fn host(&self) -> Option<u16> {
-        self.outcome.receivers.iter().find_map(|receiver| match receiver {
+    /// The uplinks whose stacks have it, or the port whose own has.
+    fn hosts(&self) -> BTreeSet<u16> {
+        let slot = |receiver: &Receiver| match receiver {
             Receiver::Host { uplink } => Some(*uplink),
             Receiver::HostHere => Some(slot_of(self.from)),
             Receiver::Port(_) => None,
-        })
+        };
+        self.outcome.receivers.iter().filter_map(slot).collect()
     }
 
     /// What XDP leaves to tc, which decides and counts.
     fn left_to_tc(&self) -> bool {
-        let xdp = |slot: &u16| self.tables.ports[slot].flags & XDP != 0;
-        let forwarded = self.outcome.dropped.is_none() && self.host().is_none();
+        let xdp = |slot: &u16| self.tables.ports.borrow()[slot].flags & XDP != 0;
+        let forwarded = self.outcome.dropped.is_none() && self.hosts().is_empty();
         self.program == Program::Xdp
-            && (self.flooded || self.host().is_some() || forwarded && !self.ports().iter().all(xdp))
+            && (self.flooded || !self.hosts().is_empty() || forwarded && !self.ports().iter().all(xdp))
     }
 
     fn code(&self) -> i32 {
@@ -166,7 +169,7 @@ impl<'a> Run<'a> {
             Program::Xdp => XDP_REDIRECT,
             Program::Ingress | Program::Egress if self.outcome.dropped.is_some() => TC_DROP,
             // The frame itself goes to the host or out of the host's wire, where it was going.
-            Program::Ingress if self.host() == Some(own) => TC_NEXT,
+            Program::Ingress if self.hosts().contains(&own) => TC_NEXT,
             Program::Egress if ports.contains(&own) => TC_NEXT,
             Program::Ingress | Program::Egress => TC_REDIRECT,
         }
@@ -180,13 +183,13 @@ impl<'a> Run<'a> {
         match self.code() {
             TC_NEXT if self.program == Program::Egress => MARK,
             TC_NEXT => 0,
-            // It will meet the hook of the host's uplink, or of the uplink that it leaves by.
-            _ if self.host().is_some() => SWITCHED_MARK,
             _ => {
-                let flags = self.tables.ports[self.ports().last().unwrap()].flags;
+                let last = self.in_turn().pop().unwrap();
+                let flags = self.tables.ports.borrow()[&last.slot()].flags;
                 let by_peer = flags & PEER != 0 && !self.flooded && self.program == Program::Ingress;
-                match (by_peer, flags & UPLINK != 0) {
+                match (by_peer && !last.to_stack(), flags & UPLINK != 0) {
                     (true, _) => found,
+                    // It will meet the hook of that uplink.
                     (false, true) => SWITCHED_MARK,
                     (false, false) => 0,
                 }
@@ -206,10 +209,9 @@ impl<'a> Run<'a> {
             Member::Port(slot) => slot,
             Member::Host { .. } => 0,
         };
-        let host = self.host().map(|_| 0);
-        for &slot in ports.iter().chain(&host) {
+        for slot in ports.iter().copied().chain(self.hosts().iter().map(|_| 0)) {
             let counters = all.entry(slot).or_default();
-            (counters.tx_packets, counters.tx_bytes) = (1, len);
+            (counters.tx_packets, counters.tx_bytes) = (counters.tx_packets + 1, counters.tx_bytes + len);
         }
         let counters = all.entry(sender).or_default();
         (counters.rx_packets, counters.rx_bytes) = (1, len);
@@ -225,21 +227,46 @@ impl<'a> Run<'a> {
         all
     }
 
-    /// The ports that had a copy. A test run ends before the redirection of the frame itself, which the host or else
-    /// the last port has.
-    fn cloned(&self) -> BTreeSet<u16> {
-        let mut ports = self.ports();
-        match self.from {
-            _ if !self.flooded || self.program == Program::Xdp => ports.clear(),
-            Member::Host { uplink } => {
-                ports.remove(&uplink);
-            }
-            Member::Port(_) if self.host().is_none() => {
-                ports.pop_last();
-            }
-            Member::Port(_) => {}
+    /// The receivers in the order of their slots, the stack behind an uplink before its wire.
+    fn in_turn(&self) -> Vec<Receiver> {
+        let mut receivers: Vec<_> = self.outcome.receivers.iter().copied().collect();
+        receivers.sort_by_key(|receiver| (receiver.slot(), !receiver.to_stack()));
+        receivers
+    }
+
+    /// Who had a copy. A test run ends before the frame itself is redirected, to the last of all if nobody has it here.
+    fn cloned(&self) -> BTreeSet<Receiver> {
+        let mut receivers = self.in_turn();
+        if !self.flooded || self.program == Program::Xdp {
+            return BTreeSet::new();
         }
-        ports
+        let here = match self.from {
+            Member::Host { uplink } => Receiver::Port(uplink),
+            Member::Port(uplink) => Receiver::Host { uplink },
+        };
+        match receivers.iter().position(|receiver| *receiver == here) {
+            Some(own) => Some(receivers.remove(own)),
+            None => receivers.pop(),
+        };
+        receivers.into_iter().collect()
+    }
+}
+
+trait At {
+    fn slot(&self) -> u16;
+    fn to_stack(&self) -> bool;
+}
+
+impl At for Receiver {
+    fn slot(&self) -> u16 {
+        match self {
+            Self::Port(slot) | Self::Host { uplink: slot } => *slot,
+            Self::HostHere => unreachable!("it stays where it is"),
+        }
+    }
+
+    fn to_stack(&self) -> bool {
+        !matches!(self, Self::Port(_))
     }
 }
 

@@ -112,7 +112,7 @@ fn every_change_is_told_as_operations() {
     require!(NEEDS);
     let lab = Lab::new(Outside::Nothing, &["a", "b"]);
     lab.access().for_each(|member| lab.cable(&member.name));
-    let mut hosts = Guard { switch: Vswitch::new(), lab };
+    let hosts = Hosts { switch: Vswitch::new(), lab };
     let changes = [
         ("up --ageing 60 h0", 2),
         ("port add h1", 1),
@@ -124,12 +124,10 @@ fn every_change_is_told_as_operations() {
         ("down", 1),
     ];
     for (args, count) in changes {
-        let ops =
-            objects(args, &vswitch::run(&hosts.lab.switch, &hosts.switch.name, &format!("-j {args}")), OP);
+        let ops = rows(&hosts, args, OP);
         assert_eq!(ops.len(), count, "{args}: {ops:?}");
         assert!(ops.iter().all(|op| op["done"] == true && op["op"].is_string()), "{args}: {ops:?}");
     }
-    hosts.stop();
 }
 
 #[test]
@@ -196,22 +194,4 @@ fn a_port_with_its_own_veth_or_tap_comes_and_goes_with_it() {
     assert!(switch.find_ifindex("h0").is_some(), "an interface that was there before stays");
     hosts.vswitch("port add h0");
     hosts.await_ping("b", "a");
-}
-
-/// A lab whose switch is taken away with it.
-struct Guard {
-    switch: Vswitch,
-    lab: Lab,
-}
-
-impl Guard {
-    fn stop(&mut self) {
-        vswitch_tests::fabric::Switch::stop(&mut self.switch, &self.lab);
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }

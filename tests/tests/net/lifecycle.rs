@@ -1,17 +1,23 @@
 //! What outlives whom: the dataplane its controller, nothing the switch?
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
-    fabric::Switch as _,
     hosts::{Hosts, finish_ping, until},
     lab::{HOST, Lab, OUTSIDE, Outside, STATION_IF, UPLINK},
     require,
     require::{NAMESPACES, Need},
     topo::{Netns, expect_success},
-    vswitch::{self, Vswitch},
+    vswitch::Vswitch,
 };
 
 /// More than any of these tests takes; a ping that is not ended by then ends itself.
@@ -78,18 +84,16 @@ fn run_with_a_file_makes_the_switch() {
     require!(NAMESPACES);
     let lab = Lab::new(Outside::Nothing, &["a", "b"]);
     lab.access().for_each(|member| lab.cable(&member.name));
-    let mut switch = Vswitch::new();
-    let file = File::new(
-        &switch.name,
-        "ageing = 77\n[[port]]\nname = \"h0\"\n[[port]]\nname = \"h1\"\nflood = false\n",
-    );
-    let controller = Controller::start(&lab.switch, &switch.name, &file.0);
-    let show = vswitch::json(&lab.switch, &switch.name, "show");
+    let hosts = Hosts { switch: Vswitch::new(), lab };
+    let ports = "[[port]]\nname = \"h0\"\n[[port]]\nname = \"h1\"\nflood = false\n";
+    let file = File::new(&hosts.switch.name, &format!("ageing = 77\n{ports}"));
+    let controller = run(&hosts, &file.0);
+    let show = hosts.json("show");
     assert_eq!((&show[0]["ageing"], &show[0]["ports"]["count"]), (&77.into(), &2.into()), "{show}");
     // A second time it is there already.
     drop(controller);
-    let _again = Controller::start(&lab.switch, &switch.name, &file.0);
-    switch.stop(&lab);
+    let _again = run(&hosts, &file.0);
+    assert_eq!(hosts.json("port show h1")[0]["flood"], false);
 }
 
 #[test]
@@ -139,40 +143,39 @@ fn the_controller_ends_when_its_switch_is_taken_away() {
 fn down_leaves_nothing() {
     require!(NAMESPACES);
     require!(&[Need::Tool("ethtool"), Need::Tool("bpftool")]);
-    // The first look takes an interface out of a state that only a switch leaves: compare from the second on.
     let lab = Lab::new(Outside::Station, &["a", "b"]);
     lab.access().for_each(|member| lab.cable(&member.name));
     let web = Netns::new("web");
-    let before = traces(&lab);
-    let mut switch = Vswitch::new();
-    let vswitch = |args: &str| vswitch::run(&lab.switch, &switch.name, args);
+    let hosts = Hosts { switch: Vswitch::new(), lab };
+    let lab = &hosts.lab;
+    let before = traces(lab);
+    let vswitch = |args: &str| hosts.vswitch(args);
     vswitch(&format!("up --uplink {UPLINK} h0"));
     vswitch("port add h1 --datapath xdp");
     vswitch(&format!("port add web0 --netns {}", web.name()));
     vswitch("port add vm0 --tap");
-    let during = traces(&lab);
+    let during = traces(lab);
     assert_ne!(before, during, "XDP on a veth needs its far end prepared, and ports were made");
     assert!(during[0].contains("web0") && during[0].contains("vm0"), "{}", during[0]);
-    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&switch.name);
+    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
     let ids = ids(&pins);
     assert!(ids.len() >= 3 + 8 + 5, "programs, maps and links: {ids:?}");
     // A controller that has ended leaves its lock behind, which goes too.
-    drop(Controller::start(&lab.switch, &switch.name, ""));
+    drop(run(&hosts, ""));
     let loaded = |id: &&(&str, u64)| {
         let output = Command::new("bpftool").args([id.0, "show", "id", &id.1.to_string()]).output();
         output.expect("start bpftool").status.success()
     };
     assert_eq!(ids.iter().filter(loaded).count(), ids.len());
     vswitch("down");
-    for (after, before) in traces(&lab).iter().zip(&before) {
+    for (after, before) in traces(lab).iter().zip(&before) {
         assert_eq!(after, before);
     }
     assert!(!pins.exists(), "{} is left", pins.display());
-    assert!(!Path::new("/run/vswitch").join(&switch.name).exists());
+    assert!(!runs(&hosts).exists(), "{} is left", runs(&hosts).display());
     assert!(!web.ip("-o link").contains(STATION_IF), "{}", web.ip("-o link"));
     // The kernel frees programs and maps from a work queue.
     until("programs, maps and links are gone", AT_ONCE, || !ids.iter().any(|id| loaded(&id)));
-    switch.stop(&lab);
 }
 
 /// Everything about the lab's interfaces that a switch may change: which there are and in what state, and the offloads
@@ -202,7 +205,7 @@ fn ids(pins: &Path) -> BTreeSet<(&'static str, u64)> {
     ids
 }
 
-fn runs(hosts: &Hosts<Vswitch>) -> std::path::PathBuf {
+fn runs(hosts: &Hosts<Vswitch>) -> PathBuf {
     Path::new("/run/vswitch").join(&hosts.switch.name)
 }
 

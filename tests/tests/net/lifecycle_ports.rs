@@ -1,6 +1,6 @@
 //! Does the controller follow what becomes of its ports' interfaces?
 
-use std::{thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
@@ -66,6 +66,41 @@ fn a_deleted_uplink_is_an_uplink_again_when_it_is_back() {
         hosts.await_ping(from, to);
         hosts.ping(from, to, PINGS).assert_all("pings with an uplink that is back");
     }
+}
+
+#[test]
+fn an_interface_that_moves_to_another_namespace_is_no_port_until_it_is_back() {
+    require!(NAMESPACES);
+    let (hosts, controller) = hosts();
+    let elsewhere = Netns::new("elsewhere");
+    for (station, ifname) in [("a", "h0"), ("b", "h1")] {
+        let switch = &hosts.lab.switch;
+        switch.ip(&format!("link set {ifname} netns {}", elsewhere.name()));
+        controller.await_line(&format!("\"{ifname}\": the interface is gone"));
+        until("the port is missing", AT_ONCE, || port(&hosts, ifname, "state") == "missing");
+        let there = elsewhere.ip(&format!("-d link show {ifname}"));
+        assert!(!there.contains("prog/xdp"), "the program went with it: {there}");
+        elsewhere.ip(&format!("link set {ifname} netns {}", switch.name()));
+        controller.await_line(&format!("\"{ifname}\": attached"));
+        hosts.await_ping("c", station);
+        hosts.ping("c", station, PINGS).assert_all("pings to a port that is back");
+    }
+}
+
+#[test]
+fn a_port_that_takes_a_missing_ports_name_is_attached_once() {
+    require!(NAMESPACES);
+    let (hosts, controller) = hosts();
+    let switch = &hosts.lab.switch;
+    switch.ip("link del h0");
+    controller.await_line("\"h0\": the interface is gone");
+    switch.ip("link set h2 name h0");
+    controller.await_line("\"h2\": is now called \"h0\"");
+    thread::sleep(Duration::from_millis(300));
+    let links = fs::read_dir(Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("links"));
+    let links = links.unwrap().flatten().map(|pin| pin.file_name().into_string().unwrap());
+    assert_eq!(links.filter(|link| link.ends_with("-in")).count(), 3, "nic0, h1 and the one called h0 now");
+    hosts.await_ping("b", "c");
 }
 
 /// An index that the next interface gets too, as a user may ask for it: by index alone they are the same.

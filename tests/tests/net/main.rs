@@ -2,6 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
 mod ageing;
+mod bad_input;
+mod bad_input_addresses;
+mod bad_input_config;
+mod bad_input_crash;
+mod bad_input_interfaces;
+mod bad_input_privileges;
+mod bad_input_usage;
 mod datapaths;
 mod frames;
 mod frames_cases;

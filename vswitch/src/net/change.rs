@@ -76,6 +76,12 @@ impl Netlink {
         self.set_attribute(link, LinkAttribute::Mtu(mtu), &what).await
     }
 
+    /// Notes something down on the interface, for people and for programs that have forgotten.
+    pub async fn set_alias(&self, link: &Link, alias: &str) -> Result<()> {
+        let what = format!(r#"set alias of "{}""#, link.ifname);
+        self.set_attribute(link, LinkAttribute::IfAlias(alias.to_owned()), &what).await
+    }
+
     /// Renames the interface; kernels before 6.2 want it down for that (EBUSY).
     pub async fn rename(&self, link: &Link, ifname: &str) -> Result<()> {
         check_name(ifname)?;

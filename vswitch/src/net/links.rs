@@ -120,6 +120,8 @@ pub struct Link {
     pub xdp: Option<XdpProgram>,
     pub gso_max_size: Option<u32>,
     pub tso_max_size: Option<u32>,
+    /// What somebody noted down on the interface (`ip link set alias`).
+    pub alias: Option<String>,
     /// Allocated queues; `ethtool -l` may use fewer.
     pub rx_queues: u32,
     pub tx_queues: u32,
@@ -154,6 +156,7 @@ impl Link {
             xdp: None,
             gso_max_size: None,
             tso_max_size: None,
+            alias: None,
             rx_queues: 1,
             tx_queues: 1,
             driver: None,
@@ -169,6 +172,7 @@ impl Link {
                 LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(mtu).filter(|&mtu| mtu != 0),
                 LinkAttribute::Promiscuity(count) => link.promiscuity = count,
                 LinkAttribute::GsoMaxSize(size) => link.gso_max_size = Some(size),
+                LinkAttribute::IfAlias(text) => link.alias = Some(text),
                 LinkAttribute::TsoMaxSize(size) => link.tso_max_size = Some(size),
                 LinkAttribute::NumRxQueues(queues) => link.rx_queues = queues,
                 LinkAttribute::NumTxQueues(queues) => link.tx_queues = queues,

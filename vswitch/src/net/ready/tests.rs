@@ -25,6 +25,7 @@ fn link(ifname: &str, kind: LinkKind, driver: &str) -> Link {
         xdp: None,
         gso_max_size: None,
         tso_max_size: None,
+        alias: None,
         rx_queues: 1,
         tx_queues: 1,
         driver: Some(driver.into()),
