@@ -214,6 +214,8 @@ fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
 /// Fails early and in plain words where the kernel would say EPERM somewhere on the way.
 pub(crate) fn privileged() -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
+    // Without it the verifier adds speculation barriers, for which the programs have no room.
+    const CAP_PERFMON: u32 = 38;
     const CAP_BPF: u32 = 39;
     let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
     let effective = status
@@ -221,8 +223,10 @@ pub(crate) fn privileged() -> Result<()> {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
         .unwrap_or(0);
-    if [CAP_NET_ADMIN, CAP_BPF].iter().all(|cap| effective >> cap & 1 == 1) {
+    if [CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF].iter().all(|cap| effective >> cap & 1 == 1) {
         return Ok(());
     }
-    bail!("change a switch: not permitted without CAP_BPF and CAP_NET_ADMIN: run as root (sudo vswitch ...)")
+    bail!(
+        "change a switch: not permitted without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root (sudo vswitch ...)"
+    )
 }

@@ -64,7 +64,8 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
         return Ok(());
     }
     let stopped = controller.log.stop(scope);
-    ended.map(|_asked| ()).and(stopped)
+    let revived = revive(scope);
+    ended.map(|_asked| ()).and(stopped).and(revived)
 }
 
 /// Why a controller stays no longer.
@@ -151,6 +152,18 @@ impl<'a> Controller<'a> {
         }
         Ok(())
     }
+}
+
+/// Takes the mark off the ports that are down: nobody stays to do it when they come up.
+fn revive(scope: &Scope) -> Result<()> {
+    let _lock = Lock::change(&scope.switch)?;
+    let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    for Member { slot, port, .. } in dataplane.members()? {
+        if port.flags & port_flags::DOWN != 0 {
+            dataplane.maps.set_port(slot, Port { flags: port.flags & !port_flags::DOWN, ..port })?;
+        }
+    }
+    Ok(())
 }
 
 fn complain(text: &str) {
@@ -248,9 +261,14 @@ fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) -> Result<()>
             .maps
             .set_record(member.slot, PortRecord { ifname: bytes(&link.ifname)?, ..member.record })?;
     }
-    let mut flags = member.port.flags & !port_flags::PEER;
+    let mut flags = member.port.flags & !(port_flags::PEER | port_flags::DOWN);
     if attach::peer_is_elsewhere(link) {
         flags |= port_flags::PEER;
+    }
+    // Not an uplink: the host behind it is there without the wire.
+    let dead = !link.up || !link.carrier;
+    if dead && !member.is_uplink() {
+        flags |= port_flags::DOWN;
     }
     let port = Port { mtu: link.mtu, flags, ..member.port };
     if port != member.port {
