@@ -131,13 +131,14 @@ pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) ->
     if ingress.from_host {
         return host_floods_to(tables, flood, slot, port);
     }
-    let echoes = is_echo(flood, slot);
-    if port.mode == mode::SOURCE && !echoes {
+    if port.mode == mode::SOURCE {
         let by_list = matches!(flood.kind, FloodKind::Known | FloodKind::KnownHost | FloodKind::Listed);
-        return (by_list || ingress.from_wire())
+        let listed = (by_list || ingress.from_wire())
             && !is_unlisted(flood.settings, &flood.origin, !by_list)
-            && may_reach(ingress, slot, port, flood.wire_len).is_ok()
             && lists(tables, flood.settings, slot, port, flood.sender);
+        if listed || !is_echo(flood, slot) {
+            return listed && may_reach(ingress, slot, port, flood.wire_len).is_ok();
+        }
     }
     let allowed = match flood.kind {
         FloodKind::Listed | FloodKind::KnownHost => return false,
