@@ -67,7 +67,7 @@ fn nobody_changes_nothing_and_reads_what_the_modes_allow() {
     require!(UNPRIVILEGED);
     let (bench, public) = (Bench::up(), Public::new());
     let refused =
-        "change a switch: not permitted without CAP_BPF and CAP_NET_ADMIN: run as root (sudo vswitch ...)";
+        "change a switch: not permitted without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root (sudo vswitch ...)";
     let unreadable = format!(
         r#"switch "{}": this user may not read its pins: run as root, or join the group vswitch (if it existed when the switch was made)"#,
         bench.name
@@ -168,7 +168,7 @@ fn without_the_kernels_btf_it_works() {
     bench.assert_gone();
 }
 
-/// CAP_BPF and CAP_NET_ADMIN are enough for interfaces that are there, once bpffs is mounted.
+/// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are enough for interfaces that are there, once bpffs is mounted.
 #[test]
 fn without_cap_sys_admin_it_works_at_tc() {
     require!(UNPRIVILEGED);

@@ -90,7 +90,7 @@ fn refused(what: &str, err: anyhow::Error) -> anyhow::Error {
 fn meaning(errno: Option<i32>, log: &str) -> Option<String> {
     Some(match errno? {
         libc::EPERM if log.is_empty() => {
-            "not permitted: needs CAP_BPF and CAP_NET_ADMIN: run as root (in a container, give it those)"
+            "not permitted: needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root (in a container, give it those)"
                 .to_owned()
         }
         libc::ENOMEM | libc::ENOBUFS => {
