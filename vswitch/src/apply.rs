@@ -7,6 +7,7 @@ use crate::{
     attach,
     config::SwitchConfig,
     dataplane::{Dataplane, pins::Pins},
+    interface,
     net::Netlink,
     plan::Op,
 };
@@ -124,7 +125,7 @@ pub(crate) async fn salvage(
             "which ports it had is lost: interfaces that it set promiscuous or changed for XDP stay so"
                 .into(),
         );
-        if let Err(err) = attach::delete_marked(netlink, switch).await {
+        if let Err(err) = interface::delete_marked(netlink, switch).await {
             notes.push(format!("{err:#}"));
         }
     }

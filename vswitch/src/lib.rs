@@ -6,9 +6,11 @@ pub mod cli;
 pub mod config;
 pub mod plan;
 
+mod addresses;
 mod apply;
 mod attach;
 pub mod dataplane;
+mod interface;
 pub mod net;
 
 pub mod control;

@@ -41,8 +41,8 @@ fn one_of_a_bridge() {
     neither_up_nor_add(&bench, "h5", r#""h5": already a port of bridge br0: ip link set h5 nomaster"#);
 }
 
-/// Where the kernel has no bonding, the bridge's case stands for it: both come from the interface's master, and the unit
-/// tests of `net::ready` have one of every kind.
+/// Where the kernel has no bonding, this tries nothing: the bridge's case takes the same way, and the unit tests of
+/// `net::ready` have a bond.
 #[test]
 fn one_of_a_bond() {
     require!(NEEDS);

@@ -16,12 +16,12 @@ Runs in the foreground. SIGTERM and Ctrl-C end the controller alone: the switch 
 EXAMPLES
   vswitch run                           look after the switch that `vswitch up` has made
   vswitch run /etc/vswitch.toml
-  vswitch run --log-packets             tell of every frame; slow")]
+  vswitch run --log-packets             tell of every frame that tc decides; slow")]
 pub(super) struct Run {
     /// The switch as it shall be; `-`: stdin
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Print a line for each frame
+    /// Print a line for each frame, those excepted that XDP settles by itself
     #[arg(long)]
     log_packets: bool,
 }

@@ -1,0 +1,142 @@
+//! Which addresses are bound to a port, by the user or by its interface, and whose is one already?
+
+use anyhow::{Context as _, Result, bail};
+use vswitch_ebpf::{
+    abi::{FdbEntry, FdbKey, PortRecord, fdb_flags, record_flags},
+    frame::MacAddr,
+};
+
+use crate::{
+    config::Role,
+    dataplane::{
+        Dataplane,
+        state::{EntryKind, Member, entry_kind, key},
+    },
+    net::{Link, Netlink, Target},
+    uplink,
+};
+
+/// Makes `macs` the addresses that the user has bound to a port. Those that go make room for those that come.
+pub(crate) async fn rebind(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+    macs: &[MacAddr],
+) -> Result<()> {
+    let slot = member.slot;
+    for mac in macs {
+        unclaimed(dataplane, *mac, Some(slot))?;
+    }
+    release(dataplane, netlink, |key, entry| {
+        entry.slot() == slot
+            && match entry_kind(entry) {
+                EntryKind::Known => !macs.contains(&key.mac),
+                EntryKind::Derived => !macs.is_empty(),
+                EntryKind::Learned | EntryKind::Static | EntryKind::Local => false,
+            }
+    })
+    .await?;
+    for mac in macs {
+        bind(dataplane, *mac, slot, 0)?;
+    }
+    let first_mac = macs.first().map_or([0; 6], |mac| mac.0);
+    let record = PortRecord { first_mac, ..member.record };
+    dataplane.maps.set_record(slot, record)?;
+    if !member.is_present() || first_mac == member.record.first_mac {
+        return Ok(());
+    }
+    let link = netlink.get_index(record.ifindex).await?;
+    let target = Target::of(netlink, link.clone()).await?;
+    if first_mac != [0; 6] {
+        return readdress(&record, &target, first_mac).await;
+    }
+    let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
+    bind_own(dataplane, slot, role, &record, &link, &target).await
+}
+
+/// Gives the far end that vswitch made the address that the user has given it.
+async fn readdress(record: &PortRecord, target: &Target, mac: [u8; 6]) -> Result<()> {
+    if record.flags & record_flags::CREATED_VETH == 0 {
+        return Ok(());
+    }
+    let Some((netns, ifindex)) = &target.peer else {
+        bail!(r#""{}": its far end cannot be reached from here: set its address there"#, target.link.ifname);
+    };
+    netns.run_async_in(async || {
+        let netlink = Netlink::open()?;
+        netlink.set_mac(&netlink.get_index(*ifindex).await?, &mac).await
+    })?
+}
+
+/// Removes entries from the FDB, and from the uplinks' filters.
+pub(crate) async fn release(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    which: impl Fn(FdbKey, FdbEntry) -> bool,
+) -> Result<()> {
+    let all = dataplane.maps.fdb_all()?;
+    let gone: Vec<_> = all.into_iter().filter(|(key, entry)| which(*key, *entry)).collect();
+    let filtered: Vec<_> =
+        gone.iter().filter(|(_, entry)| entry.has(fdb_flags::FILTERED)).map(|(key, _)| key.mac).collect();
+    if !filtered.is_empty() {
+        uplink::forget(dataplane, netlink, &filtered).await?;
+    }
+    for (key, _) in gone {
+        dataplane.maps.fdb_del(key)?;
+    }
+    Ok(())
+}
+
+/// Binds an address to a port for good: it is known before its first frame, and does not move.
+pub(crate) fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16, also: u8) -> Result<()> {
+    let flags = fdb_flags::STATIC | fdb_flags::STICKY | also;
+    let there = dataplane.maps.fdb_get(key(mac))?;
+    // One that is bound already may be in the uplinks' filters, and must not forget it.
+    if there.is_some_and(|entry| entry.slot() == slot && entry.flags() & !fdb_flags::FILTERED == flags) {
+        return Ok(());
+    }
+    dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, flags, Dataplane::now()))
+}
+
+/// Enters the addresses that follow from the interface: an uplink's own is the host's, and that of a far end which
+/// vswitch made is known.
+pub(crate) async fn bind_own(
+    dataplane: &mut Dataplane,
+    slot: u16,
+    role: Role,
+    record: &PortRecord,
+    link: &Link,
+    target: &Target,
+) -> Result<()> {
+    if role == Role::Uplink {
+        let mac = MacAddr(link.mac);
+        unclaimed(dataplane, mac, Some(slot)).with_context(|| format!(r#""{}""#, link.ifname))?;
+        return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, Dataplane::now()));
+    }
+    if record.flags & record_flags::CREATED_VETH == 0 || record.first_mac != [0; 6] {
+        return Ok(());
+    }
+    let Some((netns, ifindex)) = &target.peer else { return Ok(()) };
+    let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
+    bind(dataplane, MacAddr(peer.mac), slot, fdb_flags::DERIVED)
+}
+
+/// Fails if an address is bound to the host or to another port than `slot`.
+pub(crate) fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<()> {
+    let Some(entry) = dataplane.maps.fdb_get(key(mac))? else { return Ok(()) };
+    let owner = dataplane
+        .members()?
+        .into_iter()
+        .find(|member| member.slot == entry.slot())
+        .map(|member| member.ifname())
+        .unwrap_or_default();
+    match entry_kind(entry) {
+        EntryKind::Learned => Ok(()),
+        EntryKind::Static | EntryKind::Known | EntryKind::Derived if Some(entry.slot()) == slot => Ok(()),
+        EntryKind::Local if Some(entry.slot()) == slot => Ok(()),
+        EntryKind::Local => bail!("address {mac}: is the host's own, of uplink {owner}: choose another"),
+        EntryKind::Static | EntryKind::Known | EntryKind::Derived => {
+            bail!("address {mac}: belongs to port {owner}: choose another, or take it away there first")
+        }
+    }
+}
