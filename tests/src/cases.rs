@@ -92,13 +92,15 @@ pub fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config { cases, rng_seed, failure_persistence: None, ..from_env })
 }
 
-/// Any switch with 1 to 8 ports and up to 3 uplinks, and 1 to 20 frames.
+/// Any switch with 1 to 8 ports and up to 3 uplinks, and 1 to 32 frames, some of which come back at once.
 pub fn case() -> impl Strategy<Value = Case> {
     let ports = prop::collection::vec((port(), rarely(10), rarely(3), rarely(3)), 1..=usize::from(MAX_PORTS));
     let uplinks = prop::collection::vec(any::<Index>(), 0..=MAX_UPLINKS);
     let fdb = prop::collection::vec((station(), any::<Index>(), kind(), 0u64..7), 0..8);
     let sources = prop::collection::vec((any::<Index>(), station()), 0..6);
-    let steps = prop::collection::vec((select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame()), 1..=20);
+    let back = prop::option::weighted(0.25, any::<Index>());
+    let step = (select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame(), back);
+    let steps = prop::collection::vec(step, 1..=16);
     (ports, uplinks, modes(), fdb, sources, switch(), steps).prop_map(
         |(ports, uplinks, modes, fdb, sources, model, steps)| {
             let slots: Vec<u16> = (1..).take(ports.len()).collect();
@@ -129,12 +131,16 @@ pub fn case() -> impl Strategy<Value = Case> {
             model.fdb_max = model.fdb_max.min(FDB_MAX - model.fdb.len()) + model.fdb.len();
             let senders = places.iter().filter(|member| model.ports.contains_key(&slot_of(**member)));
             let senders: Vec<&Member> = senders.collect();
-            let step = |(after, sender, frame): (u64, Index, Frame)| Step {
-                after,
-                from: **sender.get(&senders),
-                frame,
-            };
-            case.steps = steps.into_iter().map(step).collect();
+            let hosts: Vec<u16> = uplinks.into_iter().filter(|slot| model.ports.contains_key(slot)).collect();
+            case.steps = steps
+                .into_iter()
+                .flat_map(|(after, sender, frame, back)| {
+                    // An adjacent switch may send back what it has just had.
+                    let back = back.filter(|_| !hosts.is_empty()).map(|back| Member::Port(*back.get(&hosts)));
+                    let sent = Step { after, from: **sender.get(&senders), frame };
+                    [sent].into_iter().chain(back.map(|from| Step { after: 0, from, frame }))
+                })
+                .collect();
             case
         },
     )

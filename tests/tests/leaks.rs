@@ -46,11 +46,12 @@ fn private(mut case: Case) -> Case {
         (port.mode, port.nodst) = (Mode::Private, false);
         model.sources.retain(|&(by, _)| by != slot);
     }
-    let access = model.ports.iter().filter(|(_, port)| !port.uplink).map(|(&slot, _)| slot);
-    model.fdb.extend(access.map(|slot| {
-        let mac = [2, 0, 0, 0, 0, slot.try_into().unwrap()];
-        (mac, Entry { at: Member::Port(slot), kind: Kind::StickyStatic, seen: 0 })
-    }));
+    for (slot, last) in (1..).zip(1..=6) {
+        if model.ports.get(&slot).is_some_and(|port| !port.uplink) {
+            let known = Entry { at: Member::Port(slot), kind: Kind::StickyStatic, seen: 0 };
+            model.fdb.insert([2, 0, 0, 0, 0, last], known);
+        }
+    }
     case
 }
 

@@ -11,7 +11,7 @@ use vswitch_tests::{
     cases::{Case, PLAIN, Step, case, runner},
     frame::{BROADCAST, MULTICAST, Mac, link_local},
     host_tables::abi_fdb,
-    model::{Entry, Frame, Kind, Member, Model, Outcome, Port, Receiver},
+    model::{Entry, Frame, Kind, Member, Mode, Model, Origin, Outcome, Port, Receiver},
 };
 
 /// How often each kind of outcome was seen.
@@ -27,8 +27,10 @@ fn the_decision_is_the_model() {
     let seen = seen.into_inner();
     let reasons = DropReason::ALL.map(|reason| format!("drop {}", reason.name()));
     let outcomes = ["to a port", "to several ports", "to ports and host", "to the host alone", "to the link"];
-    let states = ["learned", "moved", "refreshed", "fdb full", "reflected", "host to its wire", "aged out"];
+    let states = ["learned", "moved", "refreshed", "fdb full", "hairpin", "host to its wire", "aged out"];
+    let reflections = REFLECTIONS.map(|(name, ..)| name);
     let wanted = reasons.iter().map(String::as_str).chain(outcomes).chain(states);
+    let wanted = wanted.chain(reflections).chain(MODES.map(|(name, _)| name));
     let rare: Vec<_> = wanted.filter(|name| seen.get(*name).is_none_or(|&count| count < 100)).collect();
     assert!(rare.is_empty(), "the generated cases hardly show {rare:?}: {seen:#?}");
     println!("{seen:#?}");
@@ -90,7 +92,86 @@ fn names(before: &Model, after: &Model, from: Member, frame: &Frame, outcome: &O
         entry.kind == Kind::Learned && before.ageing > 0 && before.now - entry.seen >= before.ageing
     });
     also(aged, "aged out");
+    let origin = before.origin(from, frame.src);
+    let example = Example { before, from, origin, frame, outcome };
+    let who = match origin {
+        Origin::Elsewhere => None,
+        Origin::Sibling(slot) => Some(Some(before.ports[&slot].mode)),
+        Origin::Host => Some(None),
+    };
+    for (name, mode, compat) in REFLECTIONS {
+        also(who == Some(mode) && before.compat == compat, name);
+    }
+    for (name, shows) in MODES {
+        also(shows(&example), name);
+    }
     names
+}
+
+/// A reflection's sender, strictly or in compat mode: the host, or a sibling in this mode.
+const REFLECTIONS: [(&str, Option<Mode>, bool); 10] = [
+    ("back from the host", None, false),
+    ("back from the host, compat", None, true),
+    ("back from bridge", Some(Mode::Bridge), false),
+    ("back from bridge, compat", Some(Mode::Bridge), true),
+    ("back from vepa", Some(Mode::Vepa), false),
+    ("back from vepa, compat", Some(Mode::Vepa), true),
+    ("back from private", Some(Mode::Private), false),
+    ("back from private, compat", Some(Mode::Private), true),
+    ("back from source", Some(Mode::Source), false),
+    ("back from passthru", Some(Mode::Passthru), false),
+];
+
+type Shows = fn(&Example<'_>) -> bool;
+
+/// What it looks like when the modes' rules show.
+const MODES: [(&str, Shows); 13] = [
+    ("own echo", |e| matches!(e.origin, Origin::Sibling(slot) if e.has(To(slot)))),
+    ("from private", |e| e.sender() == Some(Mode::Private)),
+    ("from passthru", |e| e.sender() == Some(Mode::Passthru)),
+    ("to vepa", |e| e.reaches(Mode::Vepa)),
+    ("to private", |e| e.reaches(Mode::Private)),
+    ("to passthru", |e| e.reaches(Mode::Passthru)),
+    ("to source", |e| e.reaches(Mode::Source)),
+    ("consumed by nodst", |e| e.reaches(Mode::Source) && e.ports().all(|port| port.nodst)),
+    ("from bridge to source", |e| e.sender() == Some(Mode::Bridge) && e.reaches(Mode::Source)),
+    ("from the host to source", |e| matches!(e.from, Member::Host { .. }) && e.reaches(Mode::Source)),
+    ("revived", |e| matches!(e.from, Member::Port(slot) if e.before.ports[&slot].down)),
+    ("to several stacks", |e| {
+        e.outcome.receivers.iter().filter(|to| matches!(to, Receiver::Host { .. })).count() > 1
+    }),
+    ("pause, compat", |e| e.before.compat && e.frame.pause && e.frame.dst[0] & 1 == 1),
+];
+
+struct Example<'a> {
+    before: &'a Model,
+    from: Member,
+    origin: Origin,
+    frame: &'a Frame,
+    outcome: &'a Outcome,
+}
+
+impl Example<'_> {
+    fn has(&self, receiver: Receiver) -> bool {
+        self.outcome.receivers.contains(&receiver)
+    }
+
+    /// The access ports that have it.
+    fn ports(&self) -> impl Iterator<Item = &Port> {
+        let port =
+            |to: &Receiver| if let Receiver::Port(slot) = to { self.before.ports.get(slot) } else { None };
+        self.outcome.receivers.iter().filter_map(port).filter(|port| !port.uplink)
+    }
+
+    fn reaches(&self, mode: Mode) -> bool {
+        self.ports().any(|port| port.mode == mode)
+    }
+
+    /// The mode of the access port that sends.
+    fn sender(&self) -> Option<Mode> {
+        let Member::Port(slot) = self.from else { return None };
+        Some(self.before.ports[&slot]).filter(|port| !port.uplink).map(|port| port.mode)
+    }
 }
 
 const A: Mac = [2, 0, 0, 0, 0, 0xa];

@@ -24,14 +24,14 @@ enum Place {
 impl Model {
     pub(super) fn receivers(&self, from: Member, origin: Origin, frame: &Frame) -> Fate {
         match from {
-            Member::Host { uplink } => self.from_host(uplink, frame),
-            Member::Port(slot) if self.ports[&slot].uplink => self.from_wire(slot, origin, frame),
-            Member::Port(slot) => self.from_station(slot, frame),
+            Member::Host { uplink } => self.host_sends(uplink, frame),
+            Member::Port(slot) if self.ports[&slot].uplink => self.wire_brings(slot, origin, frame),
+            Member::Port(slot) => self.station_sends(slot, frame),
         }
     }
 
     /// The host reaches the ports that it meets, and by its own wire whatever it reached without a switch.
-    fn from_host(&self, uplink: u16, frame: &Frame) -> Fate {
+    fn host_sends(&self, uplink: u16, frame: &Frame) -> Fate {
         let from = Member::Host { uplink };
         let own_wire = only(Receiver::Port(uplink));
         let meets = |slot: u16| self.host_meets(slot) && self.may_hear(slot, frame);
@@ -52,7 +52,7 @@ impl Model {
     }
 
     /// A frame from outside, or a reflection. "Evaluate in this order": the lists first.
-    fn from_wire(&self, uplink: u16, origin: Origin, frame: &Frame) -> Fate {
+    fn wire_brings(&self, uplink: u16, origin: Origin, frame: &Frame) -> Fate {
         if self.stays_on_the_link(frame) {
             return only(Receiver::Host { uplink });
         }
@@ -78,8 +78,8 @@ impl Model {
             return self.leave(from, slot, frame);
         }
         match self.place(frame) {
-            _ if self.is_flooded(frame) => self.flood_from_wire(uplink, origin, frame),
             Place::At(Member::Port(slot)) if self.is_kept_private(origin, slot) => Err("private"),
+            _ if self.is_flooded(frame) => self.flood_from_wire(uplink, origin, frame),
             Place::At(Member::Port(slot)) => self.leave(from, slot, frame),
             Place::At(Member::Host { uplink }) => only(Receiver::Host { uplink }),
             Place::Unreachable if self.compat => only(Receiver::Host { uplink }),
@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// From an access port: directly to whom it meets, all else by the wire.
-    fn from_station(&self, slot: u16, frame: &Frame) -> Fate {
+    fn station_sends(&self, slot: u16, frame: &Frame) -> Fate {
         let (from, port) = (Member::Port(slot), &self.ports[&slot]);
         if self.stays_on_the_link(frame) {
             return only(Receiver::HostHere);

@@ -54,8 +54,8 @@ pub(crate) struct Object {
     counted: BTreeMap<u16, Counters>,
     /// Entries that take room from the FDB: its size is fixed when the object is loaded.
     ballast: usize,
-    /// Every slot has its interface in it.
-    devmap: DevMap<MapData>,
+    // Held for the programs; every slot has its interface in it.
+    _devmap: DevMap<MapData>,
 }
 
 /// Names the object under test.
@@ -102,7 +102,7 @@ impl Object {
             ebpf,
             counted: BTreeMap::new(),
             ballast: 0,
-            devmap,
+            _devmap: devmap,
         }
     }
 
@@ -184,11 +184,6 @@ impl Object {
     pub(crate) fn ports(&mut self) -> BTreeMap<u16, Port> {
         self.put = SLOTS.map(|slot| (slot, self.ports.get(&u32::from(slot), 0).unwrap().0)).collect();
         self.put.iter().filter(|(_, port)| port.ifindex != 0).map(|(&slot, &port)| (slot, port)).collect()
-    }
-
-    /// What the kernel does when an interface goes.
-    pub(crate) fn empty_devmap(&mut self, slot: u16) {
-        self.devmap.remove(u32::from(slot)).unwrap();
     }
 
     /// Runs a program on a frame of the port or uplink in `slot`.

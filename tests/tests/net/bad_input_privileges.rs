@@ -66,8 +66,7 @@ const READS: [&str; 5] = ["stats", "fdb show", "port show", "show", "export"];
 fn nobody_changes_nothing_and_reads_what_the_modes_allow() {
     require!(UNPRIVILEGED);
     let (bench, public) = (Bench::up(), Public::new());
-    let refused =
-        "change a switch: not permitted without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root (sudo vswitch ...)";
+    let refused = "change a switch: not permitted without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root (sudo vswitch ...)";
     let unreadable = format!(
         r#"switch "{}": this user may not read its pins: run as root, or join the group vswitch (if it existed when the switch was made)"#,
         bench.name
