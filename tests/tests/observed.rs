@@ -1,4 +1,5 @@
 //! Does the specification say what was observed of the kernel's macvlan? Semantics 1.5, through the model in compat mode.
+#![allow(clippy::unwrap_used, reason = "test code: a broken table must stop the test")]
 
 use std::collections::BTreeSet;
 
