@@ -80,6 +80,10 @@ impl Model {
         match self.place(frame) {
             Place::At(Member::Port(slot)) if self.is_kept_private(origin, slot) => Err("private"),
             _ if self.is_flooded(frame) => self.flood_from_wire(uplink, origin, frame),
+            // macvlan knows its children: what lives outside is for the host to see.
+            Place::At(Member::Port(slot)) if self.compat && slot == uplink && !self.ports[&slot].hairpin => {
+                only(Receiver::Host { uplink })
+            }
             Place::At(Member::Port(slot)) => self.leave(from, slot, frame),
             Place::At(Member::Host { uplink }) => only(Receiver::Host { uplink }),
             Place::Unreachable if self.compat => only(Receiver::Host { uplink }),
@@ -127,6 +131,10 @@ impl Model {
         }
         let meets = |to: &Port| to.uplink || meet_directly(port.mode, to.mode);
         match self.place(frame) {
+            // macvlan gives a child in bridge mode what it sends to itself.
+            Place::At(Member::Port(to)) if self.compat && to == slot && port.mode == Mode::Bridge => {
+                self.and_listed(slot, Origin::Elsewhere, frame, only(Receiver::Port(slot)))
+            }
             Place::At(Member::Port(to)) if self.ports[&to].uplink => self.leave(from, to, frame),
             Place::At(Member::Port(to)) if meets(&self.ports[&to]) => {
                 // It passes the lower device, where the lists are.

@@ -18,6 +18,9 @@ pub(crate) const NOMAD: Mac = [0x02, 0, 0, 0, 5, 0];
 pub(crate) const ALIAS: Mac = [0x02, 0, 0, 0, 4, 0];
 /// 802.3x: no macvlan child has it from another.
 pub(crate) const PAUSE: u16 = 0x8808;
+/// How many members each member sends to in a round, and how many frames under an address that is not its own.
+const EACH_TO: usize = 12;
+const SPOOFED: usize = 6;
 const IPV6_ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
 
 /// What a port or a child is.
@@ -38,17 +41,18 @@ impl Role {
     }
 }
 
-/// Two stations of each mode, wherever they are, so that every round has all pairs.
-pub(crate) fn roles(random: &mut Random, lab: &Lab) -> Roles {
-    let mut modes: Vec<_> = [Mode::Bridge, Mode::Vepa, Mode::Private, Mode::Source]
-        .into_iter()
-        .flat_map(|mode| [mode; 2])
-        .collect();
+/// The modes that may be changed into one another.
+pub(crate) const MODES: [Mode; 4] = [Mode::Bridge, Mode::Vepa, Mode::Private, Mode::Source];
+
+/// As many stations of each mode, wherever they are, so that every round has all pairs.
+pub(crate) fn roles(random: &mut Random, lab: &Lab, stations: &[&'static str]) -> Roles {
+    let mut modes = stations.iter().zip(MODES.into_iter().cycle()).map(|(_, mode)| mode).collect::<Vec<_>>();
     random.shuffle(&mut modes);
-    STATIONS.into_iter().zip(modes).map(|(station, mode)| (station, role(random, lab, mode))).collect()
+    stations.iter().zip(modes).map(|(station, mode)| (*station, role(random, lab, station, mode))).collect()
 }
 
-fn role(random: &mut Random, lab: &Lab, mode: Mode) -> Role {
+/// With a source list, if it is of that mode.
+pub(crate) fn role(random: &mut Random, lab: &Lab, station: &str, mode: Mode) -> Role {
     if mode != Mode::Source {
         return Role::of(mode);
     }
@@ -58,34 +62,37 @@ fn role(random: &mut Random, lab: &Lab, mode: Mode) -> Role {
         3 => lab.mac(HOST),
         _ => lab.mac(random.pick(&STATIONS)),
     });
+    // See `a_child_that_lists_itself`.
+    let senders = senders.filter(|mac| *mac != lab.mac(station));
     Role { mode, sources: senders.collect(), nodst: random.below(3) == 0 }
 }
 
-/// From everyone to everyone, and then some, in any order.
-pub(crate) fn frames(random: &mut Random, lab: &Lab) -> Vec<(&'static str, Frame)> {
-    let members = STATIONS.into_iter().chain([OUTSIDE, HOST]).collect::<Vec<_>>();
-    frames_of(random, lab, &members, 6)
-}
-
-/// As [`frames`], of these members, with so many for each under an address that is not its own.
-pub(crate) fn frames_of(
+/// From everyone to everyone, and then some, in any order. Those who are down do not send.
+pub(crate) fn frames(
     random: &mut Random,
     lab: &Lab,
-    members: &[&'static str],
-    spoofed: usize,
+    stations: &[&'static str],
+    down: &[&'static str],
 ) -> Vec<(&'static str, Frame)> {
-    let mut destinations = members.iter().map(|name| Addr::from(*name)).collect::<Vec<_>>();
-    destinations.extend([UNKNOWN, NOMAD, BROADCAST, MULTICAST, IPV6_ALL_NODES].map(Addr::from));
+    let members = stations.iter().copied().chain([OUTSIDE, HOST]).collect::<Vec<_>>();
+    let senders = members.iter().filter(|name| !down.contains(name)).copied().collect::<Vec<_>>();
+    let groups = [UNKNOWN, NOMAD, BROADCAST, MULTICAST, IPV6_ALL_NODES];
     let mut frames = Vec::new();
-    for from in members {
+    for from in &senders {
+        // Of very many, not every pair in every round.
+        let mut known = members.clone();
+        random.shuffle(&mut known);
+        known.truncate(EACH_TO);
+        let known = known.into_iter().map(Addr::from);
+        let destinations = known.chain(groups.map(Addr::from)).collect::<Vec<_>>();
         for dst in &destinations {
             frames.push((*from, vary(random, to(dst.clone()))));
         }
         let reserved = to(link_local(u8::try_from(random.below(16)).expect("below 16")));
         frames.push((*from, vary(random, reserved)));
-        for _ in 0..spoofed {
+        for _ in 0..SPOOFED {
             let dst = destinations[random.below(destinations.len())].clone();
-            let source = source(random, lab, members, from);
+            let source = source(random, lab, &members, from);
             frames.push((*from, vary(random, to(dst).from(source))));
         }
     }
@@ -107,12 +114,13 @@ fn source(random: &mut Random, lab: &Lab, members: &[&'static str], from: &str) 
 }
 
 fn vary(random: &mut Random, frame: Frame) -> Frame {
-    let frame = match random.below(8) {
+    let frame = match random.below(12) {
         0 => frame.vlan(7),
         1 => frame.tci(0xe000),
+        // Never tagged; and the kernel knows it by what a socket says of it, which is the tag.
+        2 => frame.ethertype(PAUSE),
         _ => frame,
     };
-    let frame = if random.below(12) == 0 { frame.ethertype(PAUSE) } else { frame };
     // The tag comes on top.
     let tag = if frame.tci.is_some() { 4 } else { 0 };
     match random.below(8) {
