@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 
 use crate::{
     frame::{Addr, BROADCAST, ETHERTYPE, Frame, Mac, to},
-    lab::{HOST, HOST_MAC, Lab, Member, STATION_IF},
+    lab::{HOST, HOST_MAC, Lab, Member, STATION_IF, UPLINK},
     observe::{self, Receipts, Send},
     wire::{Ear, Station},
 };
@@ -83,6 +83,11 @@ pub trait Switch {
         panic!("this switch has no source lists (asked for {station})");
     }
 
+    /// Whether what the senders on its list send is for the port in source mode alone.
+    fn set_nodst(&mut self, _lab: &Lab, station: &str, _on: bool) {
+        panic!("this switch has no source lists (asked for {station})");
+    }
+
     /// An entry that never ages.
     fn add_static(&mut self, _lab: &Lab, _mac: Mac, station: &str) {
         panic!("this switch has no static entries (asked for {station})");
@@ -144,6 +149,17 @@ impl Fabric {
     pub fn set_sources(&mut self, station: &str, sources: &[Mac]) -> &mut Self {
         self.switch.set_sources(&self.lab, station, sources);
         self
+    }
+
+    pub fn set_nodst(&mut self, station: &str, on: bool) -> &mut Self {
+        self.switch.set_nodst(&self.lab, station, on);
+        self
+    }
+
+    /// The host listens to one more ethertype.
+    pub fn host_hears(&mut self, ethertype: u16) {
+        let ear = Ear::Stack(ethertype);
+        self.stations.push(Station::new(HOST, &self.lab.switch, UPLINK, HOST_MAC, ear));
     }
 
     pub fn add_static(&mut self, mac: Mac, station: &str) -> &mut Self {

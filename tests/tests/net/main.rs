@@ -21,6 +21,8 @@ mod json_change;
 mod lifecycle;
 mod lifecycle_log;
 mod lifecycle_ports;
+mod modes_cases;
+mod modes_oracle;
 mod moves;
 mod oracle_selfcheck;
 mod traffic;
