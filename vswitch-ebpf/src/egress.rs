@@ -50,7 +50,7 @@ pub fn egress(tables: &impl Tables, facts: &Facts, destination: Destination) -> 
 pub fn flooded(origin: OriginKind, ports: u32, host: bool) -> Result<(), DropReason> {
     match origin {
         _ if ports != 0 || host => Ok(()),
-        OriginKind::Fresh => Err(DropReason::NoReceiver),
+        OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => Err(DropReason::NoReceiver),
         OriginKind::Sibling | OriginKind::Host => Err(DropReason::Reflected),
     }
 }
@@ -104,9 +104,10 @@ fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
 /// A frame from an access port: to a sibling if both are in bridge mode, to the host, or by the wire.
 #[inline(always)]
 fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
-    let Facts { settings, ingress, wire_len, .. } = facts;
+    let Facts { settings, ingress, origin, wire_len, .. } = facts;
     let Destination { place, slot, port, kind } = destination;
     match place {
+        _ if matches!(origin.kind, OriginKind::Spoofed) => Verdict::drop(DropReason::SpoofedSource),
         // The kernel gives a child in bridge mode what it sends to itself.
         Place::Port
             if compat(settings.flags) && slot == ingress.slot && ingress.port.mode == mode::BRIDGE =>

@@ -38,7 +38,7 @@ fn single_pins_removed() {
     require!(NEEDS);
     let (bench, there) = (Bench::new(), Netns::new("there"));
     let before = bench.state();
-    for map in ["COUNTERS", "DEVMAP", "FDB", "IDENTITY", "PORTS", "SETTINGS", "SLOTS"] {
+    for map in ["COUNTERS", "DEVMAP", "FDB", "IDENTITY", "INTERFACES", "PORTS", "SETTINGS", "SOURCES"] {
         whole(&bench, &there);
         fs::remove_file(bench.pins().join("maps").join(map)).unwrap();
         let line = format!("its map {map} is missing");
