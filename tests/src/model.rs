@@ -157,15 +157,17 @@ impl Model {
         }
     }
 
-    /// Whether a private port uses an address that is bound elsewhere, under which its frames would come back to siblings.
+    /// Whether a private port uses an address that is bound elsewhere, or one that it will not be known by, under which
+    /// its frames would come back to siblings.
     fn borrows(&self, slot: u16, source: Mac) -> bool {
-        let bound = |entry: &&Entry| is_sticky(entry.kind) || entry.kind == Kind::Local;
-        self.ports[&slot].mode == Mode::Private
-            && self
-                .fdb
-                .get(&source)
-                .filter(bound)
-                .is_some_and(|entry| entry.at != Member::Port(slot) && self.is_alive(entry))
+        let port = &self.ports[&slot];
+        let bound = |entry: &Entry| is_sticky(entry.kind) || entry.kind == Kind::Local;
+        port.mode == Mode::Private
+            && match self.fdb.get(&source) {
+                Some(entry) if entry.at == Member::Port(slot) => false,
+                Some(entry) => !port.learning || bound(entry) && self.is_alive(entry),
+                None => !port.learning,
+            }
     }
 
     /// Every member's addresses are learned, the host's too. False if there was no room.

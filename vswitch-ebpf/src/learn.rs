@@ -46,8 +46,9 @@ pub struct Learned {
 ///
 /// As the bridge's `br_fdb_update`: an entry moves to the port that the address was last seen on and keeps its kind; a
 /// sticky one stays where it is and is renewed; an address of the host does not change. The frame is forwarded all the
-/// same. An address that an adjacent switch reflects has not moved. A private port may not borrow an address that is
-/// bound elsewhere: what it sends up would come back as its owner's, and reach siblings.
+/// same. An address that an adjacent switch reflects has not moved. A private port may not use an address that is
+/// bound elsewhere, nor one by which it will not be known: what it sends up would come back as its owner's, and reach
+/// siblings.
 #[inline(always)]
 pub fn learn(
     tables: &impl Tables,
@@ -66,10 +67,17 @@ pub fn learn(
     }
     let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
     let Some(entry) = tables.fdb(source) else {
+        if private && ingress.port.flags & port_flags::LEARNING == 0 {
+            return Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
+        }
         let full = learns && !tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
         return Learned { fdb_full: full, ..nothing };
     };
-    if private && is_bound_elsewhere(ingress, entry) && !entry.expired(now, settings.ageing) {
+    if private
+        && is_elsewhere(ingress, entry)
+        && (ingress.port.flags & port_flags::LEARNING == 0
+            || entry.has(fdb_flags::STICKY) && !entry.expired(now, settings.ageing))
+    {
         return Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
     }
     let origin = if reflects { origin(tables, settings, ingress, entry, now) } else { fresh };
@@ -134,8 +142,8 @@ fn update(
 }
 
 #[inline(always)]
-const fn is_bound_elsewhere(ingress: &Ingress, entry: FdbEntry) -> bool {
-    entry.has(fdb_flags::STICKY) && (entry.slot() != ingress.slot || entry.has(fdb_flags::HOST))
+const fn is_elsewhere(ingress: &Ingress, entry: FdbEntry) -> bool {
+    entry.slot() != ingress.slot || entry.has(fdb_flags::HOST)
 }
 
 #[inline(always)]

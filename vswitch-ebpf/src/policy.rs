@@ -70,7 +70,9 @@ pub const fn is_kept_private(settings: u32, origin: &Origin, port: &Port) -> boo
         && match origin.kind {
             OriginKind::Sibling => private || origin.mode == mode::PRIVATE,
             OriginKind::Moved => private,
-            OriginKind::Fresh | OriginKind::Host | OriginKind::Spoofed => false,
+            // The host reaches it directly: this is somebody who pretends to be the host.
+            OriginKind::Host => private && host_access(settings),
+            OriginKind::Fresh | OriginKind::Spoofed => false,
         }
 }
 

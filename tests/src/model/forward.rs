@@ -215,7 +215,9 @@ impl Model {
             && match origin {
                 Origin::Sibling(from) => private(from) || private(to),
                 Origin::MovedFrom(_) => private(to),
-                Origin::Elsewhere | Origin::Host => false,
+                // The host would have reached it directly.
+                Origin::Host => self.meets_ports() && private(to),
+                Origin::Elsewhere => false,
             }
     }
 
