@@ -25,6 +25,7 @@ mod modes_cases;
 mod modes_changes;
 mod modes_live;
 mod modes_oracle;
+mod modes_private;
 mod modes_refused;
 mod modes_relay;
 mod modes_uplink;
