@@ -139,7 +139,9 @@ impl Model {
         let admitted = self.admit(from, frame);
         let origin = self.origin(from, frame.src);
         let moves = matches!(origin, Origin::Elsewhere | Origin::MovedFrom(_));
-        let fdb_full = admitted.is_ok() && moves && !self.learn(from, frame.src);
+        // A private port's new address that finds no room is unknown, too.
+        let unknown = admitted == Err("spoofed_source") && !self.fdb.contains_key(&frame.src);
+        let fdb_full = (admitted.is_ok() || unknown) && moves && !self.learn(from, frame.src);
         let fate = admitted.and_then(|()| self.receivers(from, origin, frame));
         Outcome { dropped: fate.as_ref().err().copied(), receivers: fate.unwrap_or_default(), fdb_full }
     }
@@ -157,17 +159,17 @@ impl Model {
         }
     }
 
-    /// Whether a private port uses an address that is bound elsewhere, or one that it will not be known by, under which
-    /// its frames would come back to siblings.
+    /// Whether a private port uses an address that is not known to be its own, under which its frames would come back to
+    /// siblings: one that is bound elsewhere, or, where it cannot be learned, that is not bound here.
     fn borrows(&self, slot: u16, source: Mac) -> bool {
         let port = &self.ports[&slot];
+        let entry = self.fdb.get(&source);
         let bound = |entry: &Entry| is_sticky(entry.kind) || entry.kind == Kind::Local;
-        port.mode == Mode::Private
-            && match self.fdb.get(&source) {
-                Some(entry) if entry.at == Member::Port(slot) => false,
-                Some(entry) => !port.learning || bound(entry) && self.is_alive(entry),
-                None => !port.learning,
-            }
+        let here = |entry: &Entry| entry.at == Member::Port(slot);
+        let bound_elsewhere = entry.is_some_and(|entry| bound(entry) && !here(entry));
+        let known_here = entry.is_some_and(|entry| here(entry) && self.is_alive(entry));
+        let learned = port.learning && self.ageing > 0 && (entry.is_some() || self.fdb.len() < self.fdb_max);
+        port.mode == Mode::Private && (bound_elsewhere || !known_here && !learned)
     }
 
     /// Every member's addresses are learned, the host's too. False if there was no room.

@@ -46,9 +46,8 @@ pub struct Learned {
 ///
 /// As the bridge's `br_fdb_update`: an entry moves to the port that the address was last seen on and keeps its kind; a
 /// sticky one stays where it is and is renewed; an address of the host does not change. The frame is forwarded all the
-/// same. An address that an adjacent switch reflects has not moved. A private port may not use an address that is
-/// bound elsewhere, nor one by which it will not be known: what it sends up would come back as its owner's, and reach
-/// siblings.
+/// same. An address that an adjacent switch reflects has not moved. A private port may send from addresses that are known
+/// to be its own alone: under another one, what it sends up would come back as somebody else's, and reach siblings.
 #[inline(always)]
 pub fn learn(
     tables: &impl Tables,
@@ -65,20 +64,19 @@ pub fn learn(
     if !source.mac.is_station() || !learns && !reflects && !private {
         return nothing;
     }
+    let spoofed = Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
     let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
     let Some(entry) = tables.fdb(source) else {
-        if private && ingress.port.flags & port_flags::LEARNING == 0 {
-            return Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
-        }
-        let full = learns && !tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
-        return Learned { fdb_full: full, ..nothing };
+        let known = learns && tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
+        let answer = if private && !known { spoofed } else { nothing };
+        return Learned { fdb_full: learns && !known, ..answer };
     };
+    let elsewhere = is_elsewhere(ingress, entry);
     if private
-        && is_elsewhere(ingress, entry)
-        && (ingress.port.flags & port_flags::LEARNING == 0
-            || entry.has(fdb_flags::STICKY) && !entry.expired(now, settings.ageing))
+        && (elsewhere && entry.has(fdb_flags::STICKY)
+            || !learns && (elsewhere || entry.expired(now, settings.ageing)))
     {
-        return Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
+        return spoofed;
     }
     let origin = if reflects { origin(tables, settings, ingress, entry, now) } else { fresh };
     if learns && matches!(origin.kind, OriginKind::Fresh | OriginKind::Moved) {

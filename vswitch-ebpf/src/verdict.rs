@@ -154,7 +154,7 @@ pub enum DropReason {
     Reflected = 8,
     /// The destination's port is down or its interface is missing.
     PortDown = 9,
-    /// A private port sends from an address that is bound to another port or the host, or that it may not be known by.
+    /// A private port sends from an address that is not known to be its own.
     SpoofedSource = 10,
 }
 
