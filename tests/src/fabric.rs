@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 
 use crate::{
     frame::{Addr, BROADCAST, ETHERTYPE, Frame, Mac, to},
-    lab::{HOST, HOST_MAC, Lab, Member, STATION_IF, UPLINK},
+    lab::{HOST, HOST_MAC, Lab, Member, STATION_IF},
     observe::{self, Receipts, Send},
     wire::{Ear, Station},
 };
@@ -156,10 +156,15 @@ impl Fabric {
         self
     }
 
-    /// The host listens to one more ethertype.
+    /// The host listens to one more ethertype, behind every interface where it listens.
     pub fn host_hears(&mut self, ethertype: u16) {
-        let ear = Ear::Stack(ethertype);
-        self.stations.push(Station::new(HOST, &self.lab.switch, UPLINK, HOST_MAC, ear));
+        let stacks = self.stations.iter().filter(|station| station.ear == Ear::Stack(ETHERTYPE));
+        let more = stacks.map(|Station { name, mac, .. }| {
+            let at = name.strip_prefix("host@").unwrap_or(HOST);
+            Station::new(name, &self.lab.switch, self.lab.port(at), *mac, Ear::Stack(ethertype))
+        });
+        let more = more.collect::<Vec<_>>();
+        self.stations.extend(more);
     }
 
     pub fn add_static(&mut self, mac: Mac, station: &str) -> &mut Self {
