@@ -18,7 +18,7 @@ pub(crate) const STATIONS: [(&str, Mode); 8] = [
     ("s2", Mode::Source),
 ];
 pub(crate) const LISTED: [&str; 5] = ["b1", "v1", "p1", OUTSIDE, HOST];
-const LISTS: &str = "s1";
+pub(crate) const LISTS: &str = "s1";
 
 /// To whom a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         applies: |case| {
             let private = |mode| mode == Some(Mode::Private);
             case.mode().is_some()
-                && case.to_mode().is_some()
-                && (private(case.mode()) || private(case.to_mode()))
+                && case.mode_there().is_some()
+                && (private(case.mode()) || private(case.mode_there()))
         },
         why: "2.1: private means private; macvlan delivers reflected unicast",
     },
@@ -92,12 +92,12 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         when: "the host sends to a station",
-        applies: |case| case.from == HOST && case.to_mode().is_some(),
+        applies: |case| case.from == HOST && case.mode_there().is_some(),
         why: "2.2: directly, as above",
     },
     Difference {
         when: "the wire brings what is no port's",
-        applies: |case| case.to == To::Unknown || case.to_mode() == Some(Mode::Source),
+        applies: |case| case.to == To::Unknown || case.mode_there() == Some(Mode::Source),
         why: "1.3, 8: of unknown unicast a bridge's host sees nothing; macvlan's host is shown it as somebody else's",
     },
     Difference {
@@ -200,7 +200,7 @@ impl Case {
         mode_of(self.from)
     }
 
-    fn to_mode(&self) -> Option<Mode> {
+    fn mode_there(&self) -> Option<Mode> {
         if let To::One(name) = self.to { mode_of(name) } else { None }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use vswitch_tests::{
-    fabric::Mode,
     frame::{BROADCAST, Frame, MULTICAST, Mac, UNKNOWN, link_local, to},
     lab::{HOST, OUTSIDE},
     require,
@@ -13,7 +12,7 @@ use vswitch_tests::{
 
 use crate::{
     modes_cases::{PAUSE, Role},
-    modes_differences::{Case, DIFFERENCES, LISTED, STATIONS, To, macvlan, vswitch},
+    modes_differences::{Case, DIFFERENCES, LISTED, LISTS, STATIONS, To, macvlan, vswitch},
     modes_worlds::Worlds,
 };
 
@@ -27,8 +26,8 @@ fn strictly_the_differences_are_those_on_the_list() {
     for reflects in [true, false] {
         let mut worlds = Worlds::new(reflects, &STATIONS.map(|(name, _)| name), Vswitch::new(), "");
         let sources = LISTED.map(|name| worlds.macvlan.lab.mac(name)).to_vec();
-        let role = |name, mode| match mode {
-            Mode::Source if name == "s1" => Role { mode, sources: sources.clone(), nodst: false },
+        let role = |name, mode| match name {
+            LISTS => Role { mode, sources: sources.clone(), nodst: false },
             _ => Role::of(mode),
         };
         worlds.change_to(&STATIONS.into_iter().map(|(name, mode)| (name, role(name, mode))).collect());
