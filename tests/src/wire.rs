@@ -92,9 +92,18 @@ impl Station {
 
     /// Sends one frame as it is. Over veth and bridge it has been received when this returns, or nearly so.
     pub fn send(&self, bytes: &[u8]) {
-        // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-        let sent = unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
-        assert_eq!(sent, bytes.len() as isize, "{} cannot send: {}", self.name, io::Error::last_os_error());
+        for _attempt in 0..100 {
+            // SAFETY: the pointer and length are those of a live slice, which the call only reads.
+            let sent = unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+            if sent == bytes.len() as isize {
+                return;
+            }
+            let err = io::Error::last_os_error();
+            // The CPU's backlog is full, which all namespaces share: the frame has not gone out.
+            assert_eq!(err.raw_os_error(), Some(libc::ENOBUFS), "{} cannot send: {err}", self.name);
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("{} cannot send for 100 ms: the machine's backlog stays full", self.name);
     }
 
     /// The next frame in the queue, without waiting.
