@@ -30,7 +30,7 @@ EXAMPLES
 pub(super) struct Apply {
     /// The switch as it shall be; `-`: stdin
     file: PathBuf,
-    /// Change nothing
+    /// Print the plan and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -60,7 +60,7 @@ struct Get {
     /// The address
     #[arg(value_parser = value::mac)]
     mac: MacAddr,
-    /// In this VLAN alone
+    /// In this VLAN alone (0 only for now)
     #[arg(long, value_name = "N", value_parser = value::vlan())]
     vlan: Option<u16>,
 }
@@ -81,7 +81,7 @@ struct Add {
     /// Never forget it
     #[arg(long = "static")]
     is_static: bool,
-    /// In this VLAN
+    /// In this VLAN (0 only for now)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = value::vlan())]
     vlan: u16,
 }
@@ -95,7 +95,7 @@ struct Del {
     /// The address
     #[arg(value_parser = value::mac)]
     mac: MacAddr,
-    /// In this VLAN
+    /// In this VLAN (0 only for now)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = value::vlan())]
     vlan: u16,
 }

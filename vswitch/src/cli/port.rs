@@ -28,6 +28,7 @@ EXAMPLES
   vswitch port add web1 --netns web1              a veth pair: web1 here, eth0 in the namespace web1
   vswitch port add vm1 --tap --isolated on        a tap, apart from other isolated ports
   vswitch port add web2 --netns web2 --mode vepa  everything through the adjacent switch, as a macvlan would
+  vswitch port set web2 --mode private            from its next frame on
   vswitch port set web1 --flood off               no unknown unicast for web1
   vswitch port del web1"
 )]
@@ -63,8 +64,14 @@ struct Show {
 EXAMPLES
   vswitch port add eth1 --uplink
   vswitch port add web1 --netns web1 --mac 02:00:00:00:00:01
-  vswitch port add web2 --netns web2 --peer lan0
-  vswitch port add vm1 --tap")]
+  vswitch port add web2 --netns web2 --peer lan0 --mode private
+  vswitch port add ids0 --netns ids --mode source --source 02:00:00:00:00:07
+  vswitch port add eth2 --hairpin on                 reflects for the VEPA ports of a switch behind eth2
+  vswitch port add lxc0 --netns lxc --learning on --flood on    a namespace that bridges others
+  vswitch port add vm1 --tap
+
+The address of a port with --netns or --mac is known before its first frame. An access port of which it is known
+does not learn and takes no unknown unicast, unless it is told to: --learning on --flood on.")]
 struct Add {
     /// The interface
     #[arg(value_name = "IF")]
@@ -87,9 +94,13 @@ struct Add {
 #[command(after_help = "\
 EXAMPLES
   vswitch port set web0 --isolated on --flood off
+  vswitch port set web0 --mode vepa
   vswitch port set web0 --mac 02:00:00:00:00:01      replaces the addresses it had
   vswitch port set eth1 --uplink=off                 an access port again
-  vswitch port set eth1 --datapath tc")]
+  vswitch port set eth1 --datapath tc
+
+What is not named stays as it is: the defaults above are those of `port add`. --datapath and --uplink cannot change on
+an interface that vswitch made, nor --mode from or to passthru: `port del`, then `port add`.")]
 struct Set {
     /// The port
     #[arg(value_name = "IF")]
@@ -111,40 +122,40 @@ struct Del {
 
 #[derive(Args, Debug, Default, PartialEq, Eq)]
 struct Options {
-    /// A port towards the outside
+    /// A port towards the outside [default: off]
     #[arg(long, value_name = "on|off", hide_possible_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     uplink: Option<Switch>,
-    /// What it exchanges with the other access ports
+    /// What it exchanges with the other access ports [default: bridge]
     #[arg(long, value_name = "MODE", value_parser = value::word::<Mode>())]
     mode: Option<Mode>,
-    /// An address behind it, never learned elsewhere; may be repeated
+    /// An address behind it, known before its first frame, never learned elsewhere; may be repeated
     #[arg(long, value_name = "MAC", value_parser = value::station)]
     mac: Vec<MacAddr>,
     /// With mode source: a sender whose frames it receives; may be repeated
     #[arg(long, value_name = "MAC", value_parser = value::station)]
     source: Vec<MacAddr>,
-    /// With mode source: whether frames of its senders go nowhere else
+    /// With mode source: whether frames of its senders go nowhere else [default: off]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     nodst: Option<Switch>,
-    /// Whether a frame may leave where it came from
+    /// Whether a frame may leave where it came from, as from a reflecting switch [default: off]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     hairpin: Option<Switch>,
-    /// Whether it exchanges nothing with other isolated ports
+    /// Whether it exchanges nothing with other isolated ports [default: off]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     isolated: Option<Switch>,
-    /// Whether source addresses are learned
+    /// Whether source addresses are learned [default: on; off where the address is known]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     learning: Option<Switch>,
-    /// Whether it receives unknown unicast
+    /// Whether it receives unknown unicast [default: on; off where the address is known]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     flood: Option<Switch>,
-    /// Whether it receives multicast
+    /// Whether it receives multicast [default: on]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     mcast_flood: Option<Switch>,
-    /// Whether it receives broadcast
+    /// Whether it receives broadcast [default: on]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     bcast_flood: Option<Switch>,
-    /// How its frames are taken and delivered
+    /// How its frames are taken and delivered [default: auto: xdp for NICs with native XDP, else tc]
     #[arg(long, value_name = "DATAPATH", value_parser = value::word::<Datapath>())]
     datapath: Option<Datapath>,
 }

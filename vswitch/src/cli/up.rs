@@ -16,13 +16,14 @@ EXAMPLES
   vswitch up --uplink eth0 web0 db0      a NIC and two interfaces that exist already
   vswitch up tap0 tap1 --ageing 60       no uplink: an isolated network
   vswitch -s lab -n lab up p0 p1         another switch, in the namespace lab
+  vswitch up --uplink eth0 --macvlan-compat
 
 An interface that vswitch shall make is added later: see `vswitch port add --help`.")]
 pub(super) struct Up {
-    /// Interfaces that become access ports
+    /// Existing interfaces that become access ports
     #[arg(value_name = "IF")]
     access: Vec<String>,
-    /// An interface that becomes an uplink: a port towards the outside
+    /// An existing interface that becomes an uplink, a port towards the outside; may be repeated
     #[arg(long, value_name = "IF")]
     uplink: Vec<String>,
     /// Forget a learned address after so many seconds; 0: learn nothing
@@ -31,10 +32,10 @@ pub(super) struct Up {
     /// Know at most so many addresses
     #[arg(long, value_name = "N", default_value_t = vswitch_ebpf::abi::DEFAULT_FDB_MAX)]
     fdb_max: u32,
-    /// Whether access ports and this machine reach each other directly
+    /// Whether access ports and this machine reach each other directly [default: on]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     host_access: Option<Switch>,
-    /// Keep to the kernel macvlan's rules where vswitch differs on purpose
+    /// Keep to the kernel macvlan's rules where vswitch differs on purpose, as if without host access
     #[arg(long)]
     macvlan_compat: bool,
 }
