@@ -21,7 +21,8 @@ use crate::{
 /// Make the running switch match a file
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Prints each operation. What is as it should be is not touched; if one operation fails, all are undone.
+Prints each operation. What is as it should be is not touched; if one operation fails, all are
+undone.
 
 EXAMPLES
   vswitch apply /etc/vswitch.toml --dry-run       only say what would be done

@@ -66,12 +66,12 @@ EXAMPLES
   vswitch port add web1 --netns web1 --mac 02:00:00:00:00:01
   vswitch port add web2 --netns web2 --peer lan0 --mode private
   vswitch port add ids0 --netns ids --mode source --source 02:00:00:00:00:07
-  vswitch port add eth2 --hairpin on                 reflects for the VEPA ports of a switch behind eth2
+  vswitch port add eth2 --hairpin on        reflects for the VEPA ports of a switch behind eth2
   vswitch port add lxc0 --netns lxc --learning on --flood on    a namespace that bridges others
   vswitch port add vm1 --tap
 
-The address of a port with --netns or --mac is known before its first frame. An access port of which it is known
-does not learn and takes no unknown unicast, unless it is told to: --learning on --flood on.")]
+The address of a port with --netns or --mac is known before its first frame. An access port whose
+address is known does not learn and takes no unknown unicast, unless --learning on --flood on.")]
 struct Add {
     /// The interface
     #[arg(value_name = "IF")]
@@ -99,8 +99,9 @@ EXAMPLES
   vswitch port set eth1 --uplink=off                 an access port again
   vswitch port set eth1 --datapath tc
 
-What is not named stays as it is: the defaults above are those of `port add`. --datapath and --uplink cannot change on
-an interface that vswitch made, nor --mode from or to passthru: `port del`, then `port add`.")]
+What is not named stays as it is: the defaults above are those of `port add`. --datapath and
+--uplink cannot change on an interface that vswitch made, nor --mode from or to passthru:
+`port del`, then `port add`.")]
 struct Set {
     /// The port
     #[arg(value_name = "IF")]
