@@ -1,0 +1,139 @@
+//! `vswitch bench`: who forwards how fast? Contestants in labs of the bench's own, measured in alternation.
+
+mod contestants;
+mod counters;
+mod generator;
+mod guard;
+mod html;
+mod lab;
+mod machine;
+mod measure;
+mod nic;
+mod report;
+mod scenarios;
+mod sockets;
+mod transfer;
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use contestants::{Contestant, Rival};
+use generator::{Generator, Load};
+use lab::PREFIX;
+use measure::{Ledger, Trial};
+use scenarios::Case;
+
+pub use guard::run as guard;
+pub use html::page;
+pub use machine::Machine;
+pub use report::{Report, Row};
+pub use scenarios::list;
+
+/// What is to be measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Scenarios by name; all if none is named.
+    pub scenarios: Vec<String>,
+    /// Contestants by name; all if none is named.
+    pub against: Vec<String>,
+    /// How long a run is.
+    pub seconds: f64,
+    /// How many runs each contestant has.
+    pub runs: u32,
+    /// Another size for the scenarios of small frames, with the checksum that ends a frame on a wire.
+    pub frame: Option<usize>,
+    /// Fewer points.
+    pub quick: bool,
+}
+
+/// One contestant in one case.
+struct Lane {
+    contestant: Contestant,
+    trial: Box<dyn Trial>,
+    /// By metric, then by run.
+    values: Vec<Vec<f64>>,
+    ledger: Ledger,
+}
+
+/// Measures all, and takes everything down. `progress` is told what is going on.
+pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
+    let started = Instant::now();
+    let cases = scenarios::chosen(options)?;
+    crate::control::privileged()?;
+    let machine = Machine::here();
+    let guard = guard::Guard::start(&prefix())?;
+    // The generator, and with it the switch that its soft interrupts run, has this CPU for itself.
+    machine::pin(machine::generator_cpu())?;
+    let mut generator = Generator::new()?;
+    calibrate(&mut generator)?;
+    let mut report = Report::new(options, machine);
+    let all = cases.len();
+    for (number, case) in cases.iter().enumerate() {
+        let label = format!("[{}/{all}] {}", number + 1, case.name());
+        let lanes = measure_case(case, options, &mut generator, &mut |what| progress(&format!("{label}: {what}")))
+            .with_context(|| format!("scenario {}", case.name()))?;
+        report.add(case, lanes);
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    drop(generator);
+    guard.finish()?;
+    Ok(report)
+}
+
+fn measure_case(
+    case: &Case,
+    options: &Options,
+    generator: &mut Generator,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Lane>> {
+    let mut lanes = Vec::new();
+    for contestant in case.contestants.iter().copied() {
+        progress(&format!("set up {contestant}"));
+        let trial = case.make(&unique_name(), contestant, generator, options)?;
+        lanes.push(Lane { contestant, trial, values: vec![Vec::new(); case.metrics.len()], ledger: Ledger::default() });
+    }
+    let time = Duration::from_secs_f64(options.seconds);
+    for run in 0..=options.runs {
+        // A machine that warms up or has other work meets all alike: each in turn, and every other time backwards.
+        let mut order: Vec<_> = lanes.iter_mut().collect();
+        if run % 2 == 1 {
+            order.reverse();
+        }
+        for lane in order {
+            progress(&format!("{} run {run}/{}", lane.contestant, options.runs));
+            // The first shows how fast it is, and warms it up.
+            let time = if run == 0 { time.mul_f64(0.2) } else { time };
+            let found = lane.trial.run(generator, time).with_context(|| lane.contestant.name())?;
+            lane.ledger.add(&found.ledger);
+            if run > 0 {
+                for (values, value) in lane.values.iter_mut().zip(found.values) {
+                    values.push(value);
+                }
+            }
+        }
+    }
+    Ok(lanes)
+}
+
+/// What a run of the generator costs without frames.
+fn calibrate(generator: &mut Generator) -> Result<()> {
+    let terms = contestants::Terms::default();
+    let rival = Rival::new(&unique_name(), Contestant::Generator, terms)?;
+    let entrance = scenarios::entrance(generator, &rival, 0)?;
+    let load = Load::new(entrance, 60);
+    generator.calibrate(&load)
+}
+
+/// Names everything of this process's.
+fn prefix() -> String {
+    format!("{PREFIX}-{}", std::process::id())
+}
+
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", prefix(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
