@@ -1,5 +1,6 @@
 //! `vswitch bench`: who forwards how fast? Contestants in labs of the bench's own, measured in alternation.
 
+mod clock;
 mod contestants;
 mod counters;
 mod generator;
@@ -106,7 +107,7 @@ fn measure_case(
         for lane in order {
             progress(&format!("{} run {run}/{}", lane.contestant, options.runs));
             // The first shows how fast it is, and warms it up.
-            let time = if run == 0 { time.mul_f64(0.2) } else { time };
+            let time = if run == 0 { time.mul_f64(0.1) } else { time };
             let found = lane.trial.run(generator, time).with_context(|| lane.contestant.name())?;
             lane.ledger.add(&found.ledger);
             if run > 0 {

@@ -154,7 +154,7 @@ fn table(report: &Report) -> String {
             row.text(row.max),
             ratio(row.to_bridge, "x", 1.0),
             ratio(row.of_floor, "%", 100.0),
-            if row.sent == 0 { "-".to_owned() } else { format!("{:.1}%", 100.0 * dropped as f64 / row.sent as f64) },
+            if row.sent == 0 { "-".to_owned() } else { format!("{:.1}%", 100.0 * dropped as f64 / (dropped + row.received).max(1) as f64) },
             row.limit.clone().unwrap_or_default(),
         ]);
         last = label;

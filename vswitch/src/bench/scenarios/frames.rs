@@ -5,12 +5,15 @@ use anyhow::Result;
 use super::entrance;
 use crate::bench::{
     contestants::{Contestant, Rival, Terms},
-    generator::{Generator, Load},
+    generator::{BATCH, Generator, Load},
     measure::Frames,
 };
 
 /// A destination that nobody has.
 const NOBODY: [u8; 6] = [0x02, 0xee, 0, 0, 0, 1];
+
+/// Half of what a CPU's backlog has room for (net.core.netdev_max_backlog).
+const BACKLOG: u32 = 500;
 
 /// `copies`: how many are to receive each frame.
 pub(super) fn make(
@@ -22,6 +25,8 @@ pub(super) fn make(
     let mut load = Load { sources: addresses, destinations: addresses, ..Load::new(entrance(generator, &rival, 0)?, bytes) };
     if copies > 1 {
         load.to = Some(NOBODY);
+        // A CPU's backlog has room for a thousand.
+        load.batch = (BACKLOG / copies).clamp(1, BATCH);
     } else if rival.contestant != Contestant::Macvlan {
         // Where the destinations are. For hairpin, behind the port that the frames come from.
         let teacher = if terms.hairpin { load.entrance } else { entrance(generator, &rival, 1)? };
