@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use futures_util::StreamExt as _;
 use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkBridge, LinkBridgePort, LinkMacVlan, LinkUnspec, LinkVeth,
     packet_route::{
         AddressFamily,
         link::{BridgeStpState, InfoBridge, MacVlanMode},
@@ -208,10 +208,11 @@ impl Rival {
             self.lab.switch.netns.run_async_in(|| control::fdb_flush(scope, None))??;
         } else if self.contestant == Contestant::Bridge {
             self.lab.switch.links(|handle| async move {
-                let message = LinkMessageBuilder::<LinkBridge>::new("br0")
-                    .append_info_data(InfoBridge::FdbFlush)
-                    .build();
-                handle.link().set(message).execute().await.context("flush the bridge")
+                for number in 0..2 {
+                    let flush = LinkBridgePort::new(ifindex(number)).fdb_flush().build();
+                    handle.link().set_port(flush).execute().await.context("flush the bridge's port")?;
+                }
+                Ok(())
             })?;
         }
         Ok(())
