@@ -17,9 +17,9 @@ impl Deferred {
     pub(super) fn of(cpu: usize) -> Self {
         let name = format!("ksoftirqd/{cpu}");
         let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-        let found = processes.map(|entry| entry.path()).find(|path| {
-            fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
-        });
+        let found = processes
+            .map(|entry| entry.path())
+            .find(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
         Self(found.map(|path| path.join("schedstat")))
     }
 

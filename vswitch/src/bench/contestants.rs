@@ -1,6 +1,10 @@
 //! Who is compared, and how is each set up? On the same terms: the same cables, offloads, ageing; nothing snoops or spans.
 
-use std::{fmt, os::fd::{AsFd as _, AsRawFd as _}, process::Command};
+use std::{
+    fmt,
+    os::fd::{AsFd as _, AsRawFd as _},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;

@@ -30,8 +30,11 @@ impl Snapshot {
         let rows = text.lines().skip(2).filter_map(|line| {
             let (name, numbers) = line.split_once(':')?;
             let numbers: Vec<u64> = numbers.split_whitespace().map_while(|word| word.parse().ok()).collect();
-            let counters =
-                Counters { received: *numbers.get(1)?, receive_drops: *numbers.get(3)?, send_drops: *numbers.get(11)? };
+            let counters = Counters {
+                received: *numbers.get(1)?,
+                receive_drops: *numbers.get(3)?,
+                send_drops: *numbers.get(11)?,
+            };
             Some((name.trim().to_owned(), counters))
         });
         Self(rows.collect())

@@ -70,7 +70,7 @@ impl Load {
     fn frame(&self) -> Vec<u8> {
         let mut frame = vec![0; self.bytes.max(14)];
         let (from, to) = self.sides();
-        let (from, to) = (station(from, 0), self.to.unwrap_or(station(to, 0)));
+        let (from, to) = (station(from, 0), self.to.unwrap_or_else(|| station(to, 0)));
         let header = to.into_iter().chain(from).chain(ETHERTYPE);
         frame.iter_mut().zip(header).for_each(|(byte, value)| *byte = value);
         frame
@@ -94,7 +94,9 @@ impl Generator {
         let map = self.ebpf.map_mut("ENTRANCE").ok_or_else(|| anyhow!("map ENTRANCE: not in the object"))?;
         let mut map = DevMap::try_from(map).context("map ENTRANCE")?;
         // The kernel looks the index up in the caller's namespace.
-        room.netns.run_in(|| map.set(number, ifindex, None, 0))?.context("enter an interface into ENTRANCE")?;
+        room.netns
+            .run_in(|| map.set(number, ifindex, None, 0))?
+            .context("enter an interface into ENTRANCE")?;
         Ok(Entrance(number))
     }
 

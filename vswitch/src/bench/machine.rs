@@ -35,7 +35,10 @@ impl Machine {
             (key.trim() == "model name").then(|| value.trim().to_owned())
         });
         let mut terms = vec![
-            format!("the generator and, in its soft interrupts, switch and receiving veth share CPU {}", generator_cpu()),
+            format!(
+                "the generator and, in its soft interrupts, switch and receiving veth share CPU {}",
+                generator_cpu()
+            ),
             format!("socket senders on CPU {}, receivers on CPU {}", cpu_of(0), cpu_of(1)),
             "veth pairs with default offloads; GRO on at every end (NAPI)".to_owned(),
             "vswitch-xdp switches tx checksumming of the far ends off, as XDP ports need".to_owned(),

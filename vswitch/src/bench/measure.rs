@@ -100,7 +100,7 @@ impl Spread {
         let middle = sorted.len() / 2;
         let upper = sorted.get(middle).copied().unwrap_or_default();
         let lower = sorted.get(middle.saturating_sub(1)).copied().unwrap_or(upper);
-        let median = if sorted.len() % 2 == 0 { f64::midpoint(lower, upper) } else { upper };
+        let median = if sorted.len().is_multiple_of(2) { f64::midpoint(lower, upper) } else { upper };
         Self { median, min: *min, max: *max }
     }
 
@@ -113,11 +113,13 @@ impl Spread {
 impl Frames {
     /// The room whose interfaces count what has arrived.
     fn receiver(&self) -> &Room {
-        match self.rival.contestant {
-            Contestant::Generator => &self.rival.lab.switch,
-            _ if self.copies == 0 => &self.rival.lab.receiver,
-            _ if self.hairpin => &self.rival.lab.sender,
-            _ => &self.rival.lab.receiver,
+        let lab = &self.rival.lab;
+        if self.rival.contestant == Contestant::Generator {
+            &lab.switch
+        } else if self.hairpin {
+            &lab.sender
+        } else {
+            &lab.receiver
         }
     }
 
@@ -152,7 +154,10 @@ impl Frames {
             let of_stack = if to_stack { received } else { 0 };
             let overflows = at_receiver.receive_drops().saturating_sub(of_stack);
             let refused = after.refused.saturating_sub(before.refused);
-            ledger.drop_for("the receiver's ring or backlog", overflows.max(at_switch.send_drops()).max(refused));
+            ledger.drop_for(
+                "the receiver's ring or backlog",
+                overflows.max(at_switch.send_drops()).max(refused),
+            );
         }
         for (reason, count) in &after.reasons {
             let old = before.reasons.get(reason).copied().unwrap_or_default();

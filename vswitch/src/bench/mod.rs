@@ -32,7 +32,7 @@ pub use guard::run as guard;
 pub use html::page;
 pub use machine::Machine;
 pub use report::{Report, Row};
-pub use scenarios::list;
+pub use scenarios::{Unknown, list};
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -75,8 +75,9 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let all = cases.len();
     for (number, case) in cases.iter().enumerate() {
         let label = format!("[{}/{all}] {}", number + 1, case.name());
-        let lanes = measure_case(case, options, &mut generator, &mut |what| progress(&format!("{label}: {what}")))
-            .with_context(|| format!("scenario {}", case.name()))?;
+        let lanes =
+            measure_case(case, options, &mut generator, &mut |what| progress(&format!("{label}: {what}")))
+                .with_context(|| format!("scenario {}", case.name()))?;
         report.add(case, lanes);
     }
     report.seconds = started.elapsed().as_secs_f64();
@@ -95,7 +96,12 @@ fn measure_case(
     for contestant in case.contestants.iter().copied() {
         progress(&format!("set up {contestant}"));
         let trial = case.make(&unique_name(), contestant, generator, options)?;
-        lanes.push(Lane { contestant, trial, values: vec![Vec::new(); case.metrics.len()], ledger: Ledger::default() });
+        lanes.push(Lane {
+            contestant,
+            trial,
+            values: vec![Vec::new(); case.metrics.len()],
+            ledger: Ledger::default(),
+        });
     }
     let time = Duration::from_secs_f64(options.seconds);
     for run in 0..=options.runs {

@@ -181,7 +181,8 @@ fn row(
         (under > 0.0 && over.is_finite()).then_some(over / under)
     };
     let is_floor = lane.contestant.is_floor() || lane.contestant == Contestant::Generator;
-    let generator = all.iter().find(|(who, _)| *who == Contestant::Generator).map(|(_, spread)| spread.median);
+    let generator =
+        all.iter().find(|(who, _)| *who == Contestant::Generator).map(|(_, spread)| spread.median);
     Row {
         scenario: case.scenario.name,
         about: case.scenario.about,
@@ -211,8 +212,12 @@ fn limit(metric: Metric, rate: f64, floor: Option<f64>, generator: Option<f64>) 
     match metric.unit {
         "frames/s" if rate > 0.0 => {
             let (own, bare) = (1e9 / rate, 1e9 / floor);
-            let generated = generator.map(|rate| format!(", {:.0} generator", 1e9 / rate)).unwrap_or_default();
-            Some(format!("{own:.0} ns a frame: {bare:.0} bare redirect{generated}; {:+.0} its own", own - bare))
+            let generated =
+                generator.map(|rate| format!(", {:.0} generator", 1e9 / rate)).unwrap_or_default();
+            Some(format!(
+                "{own:.0} ns a frame: {bare:.0} bare redirect{generated}; {:+.0} its own",
+                own - bare
+            ))
         }
         "bit/s" if rate > 0.97 * floor => Some("copying: a bare redirect is no faster".to_owned()),
         "datagrams/s" if rate > 0.97 * floor => Some("the sockets: a bare redirect is no faster".to_owned()),

@@ -125,7 +125,7 @@ impl Trial for Latency {
         ledger.balance(sent);
         let part = |part: f64| {
             let index = (delays.len() as f64 * part) as usize;
-            delays.get(index).or(delays.last()).map_or(0.0, |delay| delay.as_secs_f64() * 1e6)
+            delays.get(index).or_else(|| delays.last()).map_or(0.0, |delay| delay.as_secs_f64() * 1e6)
         };
         Ok(Run { values: vec![part(0.5), part(0.99), part(0.999)], ledger })
     }
@@ -188,7 +188,8 @@ struct Counted {
 impl Counted {
     fn take(rival: &Rival) -> Result<Self> {
         let lab = &rival.lab;
-        let rooms = [Snapshot::take(&lab.sender)?, Snapshot::take(&lab.switch)?, Snapshot::take(&lab.receiver)?];
+        let rooms =
+            [Snapshot::take(&lab.sender)?, Snapshot::take(&lab.switch)?, Snapshot::take(&lab.receiver)?];
         let snmp = lab.receiver.netns.run_in(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
         let no_room = udp_no_room(&snmp.context("read /proc/thread-self/net/snmp")?);
         Ok(Self { rooms, no_room, backlog: backlog_drops() })
@@ -237,7 +238,10 @@ fn more_room(socket: &UdpSocket) -> Result<()> {
 }
 
 fn waited(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// A thread's result; its panic is an error of the run.

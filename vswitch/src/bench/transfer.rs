@@ -44,7 +44,8 @@ impl Tcp {
         let at = listener.local_addr().context("listen")?;
         let connect = || {
             let from = lab.room(0).netns.run_in(|| TcpStream::connect_timeout(&at, STALLED))?;
-            let from = from.with_context(|| format!("{}: no connection comes about", self.rival.contestant))?;
+            let from =
+                from.with_context(|| format!("{}: no connection comes about", self.rival.contestant))?;
             let (to, _) = listener.accept().context("accept")?;
             from.set_write_timeout(Some(STALLED))?;
             to.set_read_timeout(Some(STALLED))?;
@@ -73,11 +74,8 @@ impl Trial for Tcp {
             threads.into_iter().try_for_each(|thread| joined(thread.join()))?;
             Ok::<_, anyhow::Error>(rate)
         })?;
-        let mut ledger = Ledger {
-            sent: sent.into_inner(),
-            received: received.into_inner(),
-            ..Ledger::default()
-        };
+        let mut ledger =
+            Ledger { sent: sent.into_inner(), received: received.into_inner(), ..Ledger::default() };
         ledger.balance(ledger.sent);
         Ok(Run { values: vec![rate], ledger })
     }

@@ -143,7 +143,10 @@ fn table(report: &Report) -> String {
     for row in &report.rows {
         let label = row.label();
         let ratio = |value: Option<f64>, unit: &str, times: f64| {
-            value.map_or_else(|| "-".to_owned(), |value| format!("{:.*}{unit}", if times > 1.0 { 0 } else { 2 }, value * times))
+            value.map_or_else(
+                || "-".to_owned(),
+                |value| format!("{:.*}{unit}", if times > 1.0 { 0 } else { 2 }, value * times),
+            )
         };
         let dropped: u64 = row.drops.values().sum();
         table.row([
@@ -154,7 +157,11 @@ fn table(report: &Report) -> String {
             row.text(row.max),
             ratio(row.to_bridge, "x", 1.0),
             ratio(row.of_floor, "%", 100.0),
-            if row.sent == 0 { "-".to_owned() } else { format!("{:.1}%", 100.0 * dropped as f64 / (dropped + row.received).max(1) as f64) },
+            if row.sent == 0 {
+                "-".to_owned()
+            } else {
+                format!("{:.1}%", 100.0 * dropped as f64 / (dropped + row.received).max(1) as f64)
+            },
             row.limit.clone().unwrap_or_default(),
         ]);
         last = label;
@@ -162,7 +169,14 @@ fn table(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
         "{}, {} CPUs, Linux {}, vswitch {}, load {} at start; {} runs of {} s, {:.0} s in all\n\n",
-        machine.cpu, machine.cpus, machine.kernel, machine.vswitch, machine.load, report.runs, report.run_seconds, report.seconds
+        machine.cpu,
+        machine.cpus,
+        machine.kernel,
+        machine.vswitch,
+        machine.load,
+        report.runs,
+        report.run_seconds,
+        report.seconds
     );
     text.push_str(&table.render());
     text.push('\n');

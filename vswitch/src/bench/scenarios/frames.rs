@@ -22,7 +22,11 @@ pub(super) fn make(
     terms: Terms,
     (bytes, addresses, copies): (usize, u32, u32),
 ) -> Result<Frames> {
-    let mut load = Load { sources: addresses, destinations: addresses, ..Load::new(entrance(generator, &rival, 0)?, bytes) };
+    let mut load = Load {
+        sources: addresses,
+        destinations: addresses,
+        ..Load::new(entrance(generator, &rival, 0)?, bytes)
+    };
     if copies > 1 {
         load.to = Some(NOBODY);
         // A CPU's backlog has room for a thousand.

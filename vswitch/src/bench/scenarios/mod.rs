@@ -3,6 +3,8 @@
 mod frames;
 mod learning;
 
+use std::fmt;
+
 use anyhow::{Result, bail};
 use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
 
@@ -95,23 +97,45 @@ pub fn list() -> Vec<(&'static str, &'static str)> {
     all().map(|scenario| (scenario.name, scenario.about)).collect()
 }
 
+/// There is no scenario or contestant of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown(String);
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unknown {}
+
 /// The cases that the user wants.
 pub(super) fn chosen(options: &Options) -> Result<Vec<Case>> {
     for name in &options.scenarios {
         if !all().any(|scenario| scenario.name == name) {
             let names: Vec<_> = all().map(|scenario| scenario.name).collect();
-            bail!(r#"scenario "{name}": there is none of that name: one of {}"#, names.join(", "));
+            bail!(Unknown(format!(
+                r#"scenario "{name}": there is none of that name: one of {}"#,
+                names.join(", ")
+            )));
         }
     }
     for name in &options.against {
         if !Contestant::ALL.iter().any(|contestant| contestant.name() == name) {
             let names = Contestant::ALL.map(Contestant::name);
-            bail!(r#"contestant "{name}": there is none of that name: one of {}"#, names.join(", "));
+            bail!(Unknown(format!(
+                r#"contestant "{name}": there is none of that name: one of {}"#,
+                names.join(", ")
+            )));
         }
     }
-    let wanted = |case: &Case| options.scenarios.is_empty() || options.scenarios.iter().any(|name| name == case.scenario.name);
+    let wanted = |case: &Case| {
+        options.scenarios.is_empty() || options.scenarios.iter().any(|name| name == case.scenario.name)
+    };
     let against = |contestant: &Contestant| {
-        options.against.is_empty() || contestant.is_vswitch() || options.against.iter().any(|name| name == contestant.name())
+        options.against.is_empty()
+            || contestant.is_vswitch()
+            || options.against.iter().any(|name| name == contestant.name())
     };
     let mut cases: Vec<Case> = all().flat_map(|scenario| cases(scenario, options)).filter(wanted).collect();
     cases.iter_mut().for_each(|case| case.contestants.retain(against));
@@ -154,14 +178,24 @@ fn cases(scenario: &'static Scenario, options: &Options) -> Vec<Case> {
         "frame-size" => pick(&[64, 128, 256, 512, 1024, 1280, 1518], &[64, 512, 1518])
             .into_iter()
             .map(|size| {
-                case(Some(size), frames(plain, size as usize, 1, 1), &[RATE], &[VswitchTc, Bridge, FloorTcPeer])
+                case(
+                    Some(size),
+                    frames(plain, size as usize, 1, 1),
+                    &[RATE],
+                    &[VswitchTc, Bridge, FloorTcPeer],
+                )
             })
             .collect(),
         "tcp" | "uplink-tcp" => [1, 4]
             .into_iter()
             .map(|flows| {
                 let uplink = scenario.name == "uplink-tcp";
-                case(Some(flows), Kind::Tcp { flows, uplink }, &[BITS], &[VswitchTc, Bridge, Macvlan, FloorTcPeer])
+                case(
+                    Some(flows),
+                    Kind::Tcp { flows, uplink },
+                    &[BITS],
+                    &[VswitchTc, Bridge, Macvlan, FloorTcPeer],
+                )
             })
             .collect(),
         "udp" => vec![case(None, Kind::Udp, &[DATAGRAMS], &[VswitchTc, Bridge, Macvlan, FloorTcPeer])],
@@ -181,7 +215,12 @@ fn cases(scenario: &'static Scenario, options: &Options) -> Vec<Case> {
         "learning" => pick(&[10_000, 100_000], &[10_000])
             .into_iter()
             .map(|addresses| {
-                case(Some(addresses), Kind::Learning { addresses }, &[LEARNED, HELD], &[VswitchTc, VswitchXdp, Bridge])
+                case(
+                    Some(addresses),
+                    Kind::Learning { addresses },
+                    &[LEARNED, HELD],
+                    &[VswitchTc, VswitchXdp, Bridge],
+                )
             })
             .collect(),
         "addresses" => pick(&[1, 100, 1000, 10_000, 100_000], &[1, 1000, 100_000])
