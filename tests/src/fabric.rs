@@ -83,6 +83,11 @@ pub trait Switch {
         panic!("this switch has no source lists (asked for {station})");
     }
 
+    /// Whether what the senders on its list send is for the port in source mode alone.
+    fn set_nodst(&mut self, _lab: &Lab, station: &str, _on: bool) {
+        panic!("this switch has no source lists (asked for {station})");
+    }
+
     /// An entry that never ages.
     fn add_static(&mut self, _lab: &Lab, _mac: Mac, station: &str) {
         panic!("this switch has no static entries (asked for {station})");
@@ -144,6 +149,22 @@ impl Fabric {
     pub fn set_sources(&mut self, station: &str, sources: &[Mac]) -> &mut Self {
         self.switch.set_sources(&self.lab, station, sources);
         self
+    }
+
+    pub fn set_nodst(&mut self, station: &str, on: bool) -> &mut Self {
+        self.switch.set_nodst(&self.lab, station, on);
+        self
+    }
+
+    /// The host listens to one more ethertype, behind every interface where it listens.
+    pub fn host_hears(&mut self, ethertype: u16) {
+        let stacks = self.stations.iter().filter(|station| station.ear == Ear::Stack(ETHERTYPE));
+        let more = stacks.map(|Station { name, mac, .. }| {
+            let at = name.strip_prefix("host@").unwrap_or(HOST);
+            Station::new(name, &self.lab.switch, self.lab.port(at), *mac, Ear::Stack(ethertype))
+        });
+        let more = more.collect::<Vec<_>>();
+        self.stations.extend(more);
     }
 
     pub fn add_static(&mut self, mac: Mac, station: &str) -> &mut Self {

@@ -138,6 +138,12 @@ impl Lab {
         adjacent.bridge(&format!("link set dev {ADJACENT_PORT} hairpin {}", if on { "on" } else { "off" }));
     }
 
+    /// The adjacent bridge forwards link-local frames, as far as a bridge can be told to.
+    pub fn relay_link_local(&self) {
+        let adjacent = self.adjacent.as_ref().expect("this lab has no adjacent bridge");
+        adjacent.ip("link set br0 type bridge group_fwd_mask 0xfff8");
+    }
+
     pub fn find(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }

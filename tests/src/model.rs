@@ -125,6 +125,8 @@ pub enum Origin {
     Sibling(u16),
     /// By the host, likewise.
     Host,
+    /// Where it was learned last, an access port in bridge mode, or outside, if its sender has moved there.
+    MovedFrom(u16),
 }
 
 impl Model {
@@ -136,8 +138,10 @@ impl Model {
         }
         let admitted = self.admit(from, frame);
         let origin = self.origin(from, frame.src);
-        let learns = admitted.is_ok() && origin == Origin::Elsewhere;
-        let fdb_full = learns && !self.learn(from, frame.src);
+        let moves = matches!(origin, Origin::Elsewhere | Origin::MovedFrom(_));
+        // A private port's new address that finds no room is unknown, too.
+        let unknown = admitted == Err("spoofed_source") && !self.fdb.contains_key(&frame.src);
+        let fdb_full = (admitted.is_ok() || unknown) && moves && !self.learn(from, frame.src);
         let fate = admitted.and_then(|()| self.receivers(from, origin, frame));
         Outcome { dropped: fate.as_ref().err().copied(), receivers: fate.unwrap_or_default(), fdb_full }
     }
@@ -150,8 +154,22 @@ impl Model {
             Member::Port(_) if self.compat => Ok(()),
             Member::Port(_) if !is_station(frame.src) => Err("invalid_source"),
             Member::Port(_) if frame.dst == PAUSE => Err("pause"),
+            Member::Port(slot) if self.borrows(slot, frame.src) => Err("spoofed_source"),
             Member::Port(_) => Ok(()),
         }
+    }
+
+    /// Whether a private port uses an address that is not known to be its own, under which its frames would come back to
+    /// siblings: one that is bound elsewhere, or, where it cannot be learned, that is not bound here.
+    fn borrows(&self, slot: u16, source: Mac) -> bool {
+        let port = &self.ports[&slot];
+        let entry = self.fdb.get(&source);
+        let bound = |entry: &Entry| is_sticky(entry.kind) || entry.kind == Kind::Local;
+        let here = |entry: &Entry| entry.at == Member::Port(slot);
+        let bound_elsewhere = entry.is_some_and(|entry| bound(entry) && !here(entry));
+        let known_here = entry.is_some_and(|entry| here(entry) && self.is_alive(entry));
+        let learned = port.learning && self.ageing > 0 && (entry.is_some() || self.fdb.len() < self.fdb_max);
+        port.mode == Mode::Private && (bound_elsewhere || !known_here && !learned)
     }
 
     /// Every member's addresses are learned, the host's too. False if there was no room.
@@ -189,6 +207,9 @@ impl Model {
                 // A mere bridge takes its own address in vain, as a bridge does.
                 Member::Host { .. } if entry.kind == Kind::Local && self.has_stations() => Origin::Host,
                 Member::Port(slot) if self.is_station_of(slot, entry.kind) => Origin::Sibling(slot),
+                Member::Port(slot) if self.has_stations() && self.is_of_access(slot) => {
+                    Origin::MovedFrom(slot)
+                }
                 Member::Port(_) | Member::Host { .. } => Origin::Elsewhere,
             },
             Some(_) | None => Origin::Elsewhere,
@@ -210,6 +231,10 @@ impl Model {
         self.ports.get(&slot).is_some_and(|port| {
             !port.uplink && (is_sticky(kind) || port.mode != Mode::Bridge) && !(self.compat && port.down)
         })
+    }
+
+    fn is_of_access(&self, slot: u16) -> bool {
+        self.ports.get(&slot).is_some_and(|port| !port.uplink)
     }
 
     fn is_alive(&self, entry: &Entry) -> bool {

@@ -81,7 +81,13 @@ impl Switch for Macvlan {
 
     fn set_sources(&mut self, lab: &Lab, station: &str, sources: &[Mac]) {
         let list = sources.iter().map(|mac| colons(*mac)).collect::<Vec<_>>().join(" ");
-        lab.member(station).netns.ip(&format!("link set {STATION_IF} type macvlan macaddr set {list}"));
+        let list = if sources.is_empty() { "flush".to_owned() } else { format!("set {list}") };
+        lab.member(station).netns.ip(&format!("link set {STATION_IF} type macvlan macaddr {list}"));
+    }
+
+    fn set_nodst(&mut self, lab: &Lab, station: &str, on: bool) {
+        let flag = if on { "nodst" } else { "null" };
+        lab.member(station).netns.ip(&format!("link set {STATION_IF} type macvlan mode source flag {flag}"));
     }
 
     fn fence(&self) -> Option<&str> {

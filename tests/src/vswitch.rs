@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     fabric::{Knob, Mode, Switch},
     frame::{Mac, colons},
-    lab::{Lab, OUTSIDE, Outside, UPLINK},
+    lab::{Lab, Member, OUTSIDE, Outside, STATION_IF, UPLINK},
     topo::Netns,
 };
 
@@ -28,6 +28,8 @@ pub struct Vswitch {
     pub datapaths: Vec<(String, String)>,
     /// Stations other than `ext` whose ports are uplinks too.
     pub uplinks: Vec<String>,
+    /// Stations whose ports vswitch makes, as it is asked to make a macvlan's, with more words for `port add`.
+    pub children: Vec<(String, String)>,
 }
 
 /// The binary under test.
@@ -70,7 +72,13 @@ pub fn json(netns: &Netns, name: &str, args: &str) -> Value {
 impl Vswitch {
     /// With every default.
     pub fn new() -> Self {
-        Self { name: unique_name(), options: Vec::new(), datapaths: Vec::new(), uplinks: Vec::new() }
+        Self {
+            name: unique_name(),
+            options: Vec::new(),
+            datapaths: Vec::new(),
+            uplinks: Vec::new(),
+            children: Vec::new(),
+        }
     }
 
     /// With more words for `vswitch up`.
@@ -90,6 +98,17 @@ impl Vswitch {
         self
     }
 
+    /// With a port that vswitch makes for a station, with its address, and more words for `port add`.
+    pub fn child(mut self, station: &str, options: &str) -> Self {
+        self.children.push((station.to_owned(), options.to_owned()));
+        self
+    }
+
+    fn options_of(&self, member: &Member) -> Option<&str> {
+        let child = self.children.iter().find(|(station, _)| *station == member.name);
+        child.map(|(_, options)| options.as_str())
+    }
+
     fn run(&self, lab: &Lab, args: &str) {
         run(&lab.switch, &self.name, args);
     }
@@ -103,7 +122,8 @@ impl Default for Vswitch {
 
 impl Switch for Vswitch {
     fn start(&mut self, lab: &Lab) -> Option<String> {
-        lab.access().for_each(|member| lab.cable(&member.name));
+        let existing = lab.access().filter(|member| self.options_of(member).is_none());
+        existing.for_each(|member| lab.cable(&member.name));
         let (mut up, mut add) = (format!("up {}", self.options.join(" ")), Vec::new());
         let outside = lab.members.iter().filter(|member| member.name == OUTSIDE);
         // The uplinks first: they have the lowest slots.
@@ -111,6 +131,13 @@ impl Switch for Vswitch {
             let uplink =
                 if member.name == OUTSIDE || self.uplinks.contains(&member.name) { "--uplink " } else { "" };
             let port = &member.port;
+            if let Some(options) = self.options_of(member) {
+                let (netns, mac) = (member.netns.name(), colons(member.mac));
+                add.push(format!(
+                    "port add {port} --netns {netns} --peer {STATION_IF} --mac {mac} {options}"
+                ));
+                continue;
+            }
             match self.datapaths.iter().find(|(station, _)| *station == member.name) {
                 // `up` does not know datapaths; and whoever follows keeps the order.
                 Some((_, datapath)) => add.push(format!("port add {port} {uplink}--datapath {datapath}")),
@@ -135,6 +162,20 @@ impl Switch for Vswitch {
 
     fn set_mode(&mut self, lab: &Lab, station: &str, mode: Mode) {
         self.run(lab, &format!("port set {} --mode {}", lab.port(station), mode.word()));
+    }
+
+    fn set_sources(&mut self, lab: &Lab, station: &str, sources: &[Mac]) {
+        let port = lab.port(station);
+        let list = sources.iter().map(|mac| format!(" --source {}", colons(*mac))).collect::<String>();
+        match sources {
+            [] => self.run(lab, &format!("port source flush {port}")),
+            _ => self.run(lab, &format!("port set {port}{list}")),
+        }
+    }
+
+    fn set_nodst(&mut self, lab: &Lab, station: &str, on: bool) {
+        let value = if on { "on" } else { "off" };
+        self.run(lab, &format!("port set {} --nodst {value}", lab.port(station)));
     }
 
     fn flush(&mut self, lab: &Lab) {

@@ -95,7 +95,7 @@ fn names(before: &Model, after: &Model, from: Member, frame: &Frame, outcome: &O
     let origin = before.origin(from, frame.src);
     let example = Example { before, from, origin, frame, outcome };
     let who = match origin {
-        Origin::Elsewhere => None,
+        Origin::Elsewhere | Origin::MovedFrom(_) => None,
         Origin::Sibling(slot) => Some(Some(before.ports[&slot].mode)),
         Origin::Host => Some(None),
     };

@@ -124,6 +124,31 @@ pub mod mode {
     pub const SOURCE: u8 = 4;
 }
 
+/// Elements of the map `INTERFACES`: eight for each port, so that probing ends early.
+pub const INTERFACES_MAX: u32 = 8 * MAX_PORTS;
+
+/// How many elements of `INTERFACES`, from `ifindex % INTERFACES_MAX` on, may hold an interface.
+pub const PROBES: u32 = 8;
+
+/// Element of the map `INTERFACES`: which slot an interface has. An array that is probed and not a hash: there is a
+/// look-up for every frame, and an array's is inlined. Not indexed by ifindex alone, which grows without bound.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Interface {
+    /// The interface; 0 if the element is free.
+    pub ifindex: u32,
+    /// Its slot.
+    pub slot: u32,
+}
+
+impl Interface {
+    /// Where to look for an interface: the element at the n-th probe.
+    #[inline(always)]
+    pub const fn element(ifindex: u32, probe: u32) -> u32 {
+        ifindex.wrapping_add(probe) % INTERFACES_MAX
+    }
+}
+
 /// Key of the map `FDB`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
@@ -319,6 +344,7 @@ mod tests {
         assert_eq!(ABI_VERSION, 1);
         assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (20, 4));
         assert_eq!((size_of::<Port>(), align_of::<Port>()), (16, 4));
+        assert_eq!((size_of::<Interface>(), offset_of!(Interface, slot)), (8, 4));
         assert_eq!((size_of::<FdbKey>(), offset_of!(FdbKey, vlan)), (8, 6));
         assert_eq!((size_of::<SourceKey>(), offset_of!(SourceKey, slot)), (8, 6));
         assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));

@@ -50,7 +50,7 @@ pub fn egress(tables: &impl Tables, facts: &Facts, destination: Destination) -> 
 pub fn flooded(origin: OriginKind, ports: u32, host: bool) -> Result<(), DropReason> {
     match origin {
         _ if ports != 0 || host => Ok(()),
-        OriginKind::Fresh => Err(DropReason::NoReceiver),
+        OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => Err(DropReason::NoReceiver),
         OriginKind::Sibling | OriginKind::Host => Err(DropReason::Reflected),
     }
 }
@@ -87,6 +87,8 @@ fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
         }
         // Its own address does not lead to a port in source mode.
         Place::Port if port.mode == mode::SOURCE => Verdict::flood(FloodKind::UnknownUnicast),
+        // What was learned from outside is no child's either: the kernel lets its stack have the frame.
+        Place::Port if compat(settings.flags) && is_back(ingress, slot, &port) => Verdict::host_here(),
         Place::Port => to_port(ingress, slot, &port, *wire_len),
         Place::Host => Verdict::host(Target::new(slot, &port)),
         Place::Many => Verdict::flood(kind),
@@ -102,9 +104,16 @@ fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
 /// A frame from an access port: to a sibling if both are in bridge mode, to the host, or by the wire.
 #[inline(always)]
 fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
-    let Facts { settings, ingress, wire_len, .. } = facts;
+    let Facts { settings, ingress, origin, wire_len, .. } = facts;
     let Destination { place, slot, port, kind } = destination;
     match place {
+        _ if matches!(origin.kind, OriginKind::Spoofed) => Verdict::drop(DropReason::SpoofedSource),
+        // The kernel gives a child in bridge mode what it sends to itself.
+        Place::Port
+            if compat(settings.flags) && slot == ingress.slot && ingress.port.mode == mode::BRIDGE =>
+        {
+            Verdict::forward(Target::new(slot, &port))
+        }
         Place::Port if is_uplink(&port) || policy::siblings(&ingress.port, &port) => {
             to_port(ingress, slot, &port, *wire_len)
         }
@@ -118,6 +127,12 @@ fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -
         }
         Place::Port | Place::Host | Place::Down | Place::Pause => to_wire(tables, facts),
     }
+}
+
+/// Whether a frame for one port would go back where it came from, which takes `hairpin`.
+#[inline(always)]
+const fn is_back(ingress: &Ingress, slot: u16, port: &Port) -> bool {
+    slot == ingress.slot && port.flags & port_flags::HAIRPIN == 0
 }
 
 /// Out by the only uplink, or by all of them.

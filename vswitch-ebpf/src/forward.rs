@@ -65,9 +65,10 @@ pub fn decide(frame: &impl Frame, tables: &impl Tables, hook: Hook) -> Option<De
     facts.sender = header.source;
     let source = FdbKey { mac: header.source, vlan: 0 };
 
-    let learned = learn(tables, &settings, &ingress, source);
+    let now = tables.now();
+    let learned = learn(tables, &settings, &ingress, source, now);
     facts.origin = learned.origin;
-    let destination = lookup(tables, &settings, &ingress, &header);
+    let destination = lookup(tables, &settings, &ingress, &header, now);
     let verdict = egress(tables, &facts, destination);
     Some(Decision { facts, fdb_full: learned.fdb_full, verdict })
 }

@@ -12,9 +12,9 @@ use crate::{
 pub struct Origin {
     /// Whether an adjacent switch has sent it back.
     pub kind: OriginKind,
-    /// With [`OriginKind::Sibling`], the slot of the port that had sent it.
+    /// With [`OriginKind::Sibling`] and [`OriginKind::Moved`], the slot of the port that had sent it.
     pub slot: u16,
-    /// With [`OriginKind::Sibling`], that port's mode.
+    /// With those, that port's mode.
     pub mode: u8,
 }
 
@@ -27,6 +27,10 @@ pub enum OriginKind {
     Sibling,
     /// The host had sent it.
     Host,
+    /// Its address was last heard at an access port in bridge mode: it has moved out, or an access port had sent it up.
+    Moved,
+    /// A private port pretends to be somebody else.
+    Spoofed,
 }
 
 /// What a source address has taught.
@@ -42,26 +46,43 @@ pub struct Learned {
 ///
 /// As the bridge's `br_fdb_update`: an entry moves to the port that the address was last seen on and keeps its kind; a
 /// sticky one stays where it is and is renewed; an address of the host does not change. The frame is forwarded all the
-/// same. An address that an adjacent switch reflects has not moved.
+/// same. An address that an adjacent switch reflects has not moved. A private port may send from addresses that are known
+/// to be its own alone: under another one, what it sends up would come back as somebody else's, and reach siblings.
 #[inline(always)]
-pub fn learn(tables: &impl Tables, settings: &Settings, ingress: &Ingress, source: FdbKey) -> Learned {
+pub fn learn(
+    tables: &impl Tables,
+    settings: &Settings,
+    ingress: &Ingress,
+    source: FdbKey,
+    now: Stamp,
+) -> Learned {
     let fresh = Origin { kind: OriginKind::Fresh, slot: 0, mode: 0 };
+    let nothing = Learned { origin: fresh, fdb_full: false };
     let learns = settings.ageing != 0 && ingress.port.flags & port_flags::LEARNING != 0;
     let reflects = ingress.from_wire() && settings.flags & settings_flags::STATIONS != 0;
-    if !source.mac.is_station() || !learns && !reflects {
-        return Learned { origin: fresh, fdb_full: false };
+    let private = !ingress.from_host && ingress.port.mode == mode::PRIVATE && !compat(settings.flags);
+    if !source.mac.is_station() || !learns && !reflects && !private {
+        return nothing;
     }
-    let now = tables.now();
+    let spoofed = Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
     let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
     let Some(entry) = tables.fdb(source) else {
-        let full = learns && !tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
-        return Learned { origin: fresh, fdb_full: full };
+        let known = learns && tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
+        let answer = if private && !known { spoofed } else { nothing };
+        return Learned { fdb_full: learns && !known, ..answer };
     };
+    let elsewhere = is_elsewhere(ingress, entry);
+    if private
+        && (elsewhere && entry.has(fdb_flags::STICKY)
+            || !learns && (elsewhere || entry.expired(now, settings.ageing)))
+    {
+        return spoofed;
+    }
     let origin = if reflects { origin(tables, settings, ingress, entry, now) } else { fresh };
-    if learns && matches!(origin.kind, OriginKind::Fresh) {
+    if learns && matches!(origin.kind, OriginKind::Fresh | OriginKind::Moved) {
         update(tables, settings, ingress, source, entry, now);
     }
-    Learned { origin, fdb_full: false }
+    Learned { origin, ..nothing }
 }
 
 /// Who sent a frame that came in by an uplink, by the entry of its source address.
@@ -81,15 +102,16 @@ fn origin(
         return fresh;
     }
     match tables.port(entry.slot()) {
-        // An address that was learned from a bridge port may have moved out for good; one of a station that sends
-        // everything up is seen out there with its every frame.
+        // The kernel knows the addresses of the children that are up.
         Some(port)
             if port.flags & port_flags::UPLINK == 0
-                && (entry.has(fdb_flags::STICKY) || port.mode != mode::BRIDGE)
-                // The kernel knows the addresses of the children that are up.
                 && (port.flags & port_flags::DOWN == 0 || !compat(settings.flags)) =>
         {
-            Origin { kind: OriginKind::Sibling, slot: entry.slot(), mode: port.mode }
+            // An address that was learned from a bridge port may have moved out for good; one of a station that sends
+            // everything up is seen out there with its every frame.
+            let stays = entry.has(fdb_flags::STICKY) || port.mode != mode::BRIDGE;
+            let kind = if stays { OriginKind::Sibling } else { OriginKind::Moved };
+            Origin { kind, slot: entry.slot(), mode: port.mode }
         }
         Some(_) | None => fresh,
     }
@@ -115,6 +137,11 @@ fn update(
     } else if entry.age(now) >= u64::from(settings.refresh) {
         tables.fdb_update(source, FdbEntry::new(entry.slot(), entry.flags(), now));
     }
+}
+
+#[inline(always)]
+const fn is_elsewhere(ingress: &Ingress, entry: FdbEntry) -> bool {
+    entry.slot() != ingress.slot || entry.has(fdb_flags::HOST)
 }
 
 #[inline(always)]

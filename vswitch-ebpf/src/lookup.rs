@@ -1,7 +1,7 @@
 //! Step 3: where is the destination address?
 
 use crate::{
-    abi::{FdbKey, Port, Settings, fdb_flags, port_flags, settings_flags},
+    abi::{FdbKey, Port, Settings, Stamp, fdb_flags, port_flags, settings_flags},
     frame::{ETH_P_PAUSE, Header},
     ingress::Ingress,
     tables::Tables,
@@ -55,7 +55,13 @@ impl Destination {
 
 /// Finds the destination. An entry past its ageing time is no entry, whether or not anybody has removed it.
 #[inline(always)]
-pub fn lookup(tables: &impl Tables, settings: &Settings, ingress: &Ingress, header: &Header) -> Destination {
+pub fn lookup(
+    tables: &impl Tables,
+    settings: &Settings,
+    ingress: &Ingress,
+    header: &Header,
+    now: Stamp,
+) -> Destination {
     let mac = header.destination;
     if mac.is_group() {
         let compat = settings.flags & settings_flags::MACVLAN_COMPAT != 0;
@@ -76,7 +82,7 @@ pub fn lookup(tables: &impl Tables, settings: &Settings, ingress: &Ingress, head
         return unknown;
     };
     let ages = !entry.has(fdb_flags::STATIC);
-    if ages && entry.expired(tables.now(), settings.ageing) {
+    if ages && entry.expired(now, settings.ageing) {
         return unknown;
     }
     let place = if entry.has(fdb_flags::HOST) { Place::Host } else { Place::Port };

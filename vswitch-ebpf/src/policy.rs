@@ -65,9 +65,15 @@ pub fn may_reach(ingress: &Ingress, slot: u16, port: &Port, wire_len: u32) -> Re
 /// has nothing to do with its siblings. The kernel's macvlan delivers it (semantics 1.1).
 #[inline(always)]
 pub const fn is_kept_private(settings: u32, origin: &Origin, port: &Port) -> bool {
+    let private = port.mode == mode::PRIVATE;
     !compat(settings)
-        && matches!(origin.kind, OriginKind::Sibling)
-        && (origin.mode == mode::PRIVATE || port.mode == mode::PRIVATE)
+        && match origin.kind {
+            OriginKind::Sibling => private || origin.mode == mode::PRIVATE,
+            OriginKind::Moved => private,
+            // The host reaches it directly: this is somebody who pretends to be the host.
+            OriginKind::Host => private && host_access(settings),
+            OriginKind::Fresh | OriginKind::Spoofed => false,
+        }
 }
 
 /// Whether a reflection is kept from the ports that list its sender: strictly, a private port has nothing to do with
@@ -75,7 +81,7 @@ pub const fn is_kept_private(settings: u32, origin: &Origin, port: &Port) -> boo
 #[inline(always)]
 pub const fn is_unlisted(settings: u32, origin: &Origin, for_many: bool) -> bool {
     match origin.kind {
-        OriginKind::Fresh => false,
+        OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => false,
         OriginKind::Sibling => !compat(settings) && origin.mode == mode::PRIVATE,
         OriginKind::Host => host_access(settings) && for_many,
     }
@@ -147,9 +153,9 @@ pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) ->
         FloodKind::UnknownUnicast | FloodKind::Multicast | FloodKind::Broadcast => {
             if is_uplink(port) {
                 // What a port or the host had sent has been out of every uplink.
-                matches!(flood.origin.kind, OriginKind::Fresh)
+                matches!(flood.origin.kind, OriginKind::Fresh | OriginKind::Moved)
             } else if ingress.from_wire() {
-                echoes_to(flood, slot, port)
+                !is_kept_private(flood.settings, &flood.origin, port) && echoes_to(flood, slot, port)
             } else {
                 siblings(&ingress.port, port)
             }
@@ -174,7 +180,7 @@ pub fn floods_to_host(flood: &Flood, slot: u16, port: &Port) -> bool {
         FloodKind::Multicast | FloodKind::Broadcast => {
             reaches_host(&ingress.port, flood.settings)
                 && match flood.origin.kind {
-                    OriginKind::Fresh => true,
+                    OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => true,
                     // With host access it has had the frame directly, or sent it.
                     OriginKind::Sibling => {
                         !host_access(flood.settings)
@@ -205,7 +211,7 @@ fn host_floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) -
 fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {
     let origin = &flood.origin;
     match origin.kind {
-        OriginKind::Fresh => true,
+        OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => true,
         OriginKind::Host => !host_access(flood.settings),
         OriginKind::Sibling if slot == origin.slot => is_echo(flood, slot),
         OriginKind::Sibling if origin.mode == mode::VEPA => {

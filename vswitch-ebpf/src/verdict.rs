@@ -154,11 +154,13 @@ pub enum DropReason {
     Reflected = 8,
     /// The destination's port is down or its interface is missing.
     PortDown = 9,
+    /// A private port sends from an address that is not known to be its own.
+    SpoofedSource = 10,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::InvalidSource,
         Self::Pause,
@@ -169,6 +171,7 @@ impl DropReason {
         Self::Private,
         Self::Reflected,
         Self::PortDown,
+        Self::SpoofedSource,
     ];
 
     /// The reason's name in the CLI, JSON and documents.
@@ -184,6 +187,7 @@ impl DropReason {
             Self::Private => "private",
             Self::Reflected => "reflected",
             Self::PortDown => "port_down",
+            Self::SpoofedSource => "spoofed_source",
         }
     }
 }

@@ -62,7 +62,7 @@ impl Model {
             Origin::Sibling(slot) if !self.compat && self.ports[&slot].mode == Mode::Private => fate,
             // Who may hear the host has heard it.
             Origin::Host if self.meets_ports() && self.is_flooded(frame) => Err("reflected"),
-            Origin::Elsewhere | Origin::Sibling(_) | Origin::Host => {
+            Origin::Elsewhere | Origin::Sibling(_) | Origin::Host | Origin::MovedFrom(_) => {
                 self.and_listed(uplink, origin, frame, fate)
             }
         }
@@ -80,6 +80,10 @@ impl Model {
         match self.place(frame) {
             Place::At(Member::Port(slot)) if self.is_kept_private(origin, slot) => Err("private"),
             _ if self.is_flooded(frame) => self.flood_from_wire(uplink, origin, frame),
+            // macvlan knows its children: what lives outside is for the host to see.
+            Place::At(Member::Port(slot)) if self.compat && slot == uplink && !self.ports[&slot].hairpin => {
+                only(Receiver::Host { uplink })
+            }
             Place::At(Member::Port(slot)) => self.leave(from, slot, frame),
             Place::At(Member::Host { uplink }) => only(Receiver::Host { uplink }),
             Place::Unreachable if self.compat => only(Receiver::Host { uplink }),
@@ -92,20 +96,22 @@ impl Model {
         let group = is_group(frame.dst);
         let sender = match origin {
             Origin::Sibling(slot) => Some(slot),
-            Origin::Elsewhere | Origin::Host => None,
+            Origin::Elsewhere | Origin::Host | Origin::MovedFrom(_) => None,
         };
+        let from_outside = matches!(origin, Origin::Elsewhere | Origin::MovedFrom(_));
         let row = heard_from_the_wire(sender.map(|slot| self.ports[&slot].mode));
         let hears = |slot: u16, port: &Port| match port.uplink {
-            true => origin == Origin::Elsewhere && !self.is_pause(frame),
+            true => from_outside && !self.is_pause(frame),
             // Its own echo is macvlan's alone: IPv6 takes it for a duplicate address.
             false if sender == Some(slot) => self.compat && group && row.itself,
+            false if self.is_kept_private(origin, slot) => false,
             false => row.children.contains(&port.mode) && !self.is_pause(frame),
         };
         let mut all = self
             .copies(Member::Port(ingress), frame, |slot, port| hears(slot, port) && wants(port, frame))
             .unwrap_or_default();
         // A sibling's frame the host has had from the sibling, if they meet.
-        let host = row.host && (origin == Origin::Elsewhere || !self.meets_ports());
+        let host = row.host && (from_outside || !self.meets_ports());
         match group {
             true if host && !self.is_pause(frame) => all.extend(self.stacks()),
             // macvlan lets the stack see what it has no child for, and what is no child's business.
@@ -127,6 +133,10 @@ impl Model {
         }
         let meets = |to: &Port| to.uplink || meet_directly(port.mode, to.mode);
         match self.place(frame) {
+            // macvlan gives a child in bridge mode what it sends to itself.
+            Place::At(Member::Port(to)) if self.compat && to == slot && port.mode == Mode::Bridge => {
+                self.and_listed(slot, Origin::Elsewhere, frame, only(Receiver::Port(slot)))
+            }
             Place::At(Member::Port(to)) if self.ports[&to].uplink => self.leave(from, to, frame),
             Place::At(Member::Port(to)) if meets(&self.ports[&to]) => {
                 // It passes the lower device, where the lists are.
@@ -201,7 +211,14 @@ impl Model {
     /// Strictly, a private port has nothing to do with its siblings.
     fn is_kept_private(&self, origin: Origin, to: u16) -> bool {
         let private = |slot: u16| self.ports[&slot].mode == Mode::Private;
-        matches!(origin, Origin::Sibling(from) if !self.compat && (private(from) || private(to)))
+        !self.compat
+            && match origin {
+                Origin::Sibling(from) => private(from) || private(to),
+                Origin::MovedFrom(_) => private(to),
+                // The host would have reached it directly.
+                Origin::Host => self.meets_ports() && private(to),
+                Origin::Elsewhere => false,
+            }
     }
 
     fn copies(&self, from: Member, frame: &Frame, to: impl Fn(u16, &Port) -> bool) -> Fate {
@@ -273,7 +290,10 @@ fn wants(port: &Port, frame: &Frame) -> bool {
 
 /// Why nobody had a frame for all.
 fn nobody(origin: Origin) -> &'static str {
-    if origin == Origin::Elsewhere { "no_receiver" } else { "reflected" }
+    match origin {
+        Origin::Elsewhere | Origin::MovedFrom(_) => "no_receiver",
+        Origin::Sibling(_) | Origin::Host => "reflected",
+    }
 }
 
 fn only(receiver: Receiver) -> Fate {

@@ -7,7 +7,9 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, xdp::DevMap},
     programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
-use vswitch_ebpf::abi::{Counters, FdbEntry, FdbKey, Port, STAMP_SHIFT, Settings, SourceKey, Stamp};
+use vswitch_ebpf::abi::{
+    Counters, FdbEntry, FdbKey, Interface, PROBES, Port, STAMP_SHIFT, Settings, SourceKey, Stamp,
+};
 use vswitch_tests::{
     cases::FDB_MAX,
     frame::Mac,
@@ -86,10 +88,13 @@ impl Object {
         program.load().unwrap_or_else(|error| panic!("load vswitch_xdp: {error}"));
 
         let mut take = |name| ebpf.take_map(name).unwrap_or_else(|| panic!("no map {name}"));
-        let mut slots = HashMap::<_, u32, u32>::try_from(take("SLOTS")).unwrap();
+        let mut interfaces = Array::<_, Wire<Interface>>::try_from(take("INTERFACES")).unwrap();
         let mut devmap = DevMap::try_from(take("DEVMAP")).unwrap();
         for slot in SLOTS {
-            slots.insert(ifindex(slot), u32::from(slot), 0).unwrap();
+            // The last place where it may be: look-ups must come that far.
+            let element = Interface::element(ifindex(slot), PROBES - 1);
+            let interface = Interface { ifindex: ifindex(slot), slot: u32::from(slot) };
+            interfaces.set(element, Wire(interface), 0).unwrap();
             devmap.set(u32::from(slot), ifindex(slot), None, 0).unwrap();
         }
         Self {

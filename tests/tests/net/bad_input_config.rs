@@ -24,7 +24,7 @@ mode = "bridge"
 [[port]]
 name = "h3"
 mac = ["02:00:00:00:00:01", "03:00:00:00:00:01", "x"]
-mode = "vepa"
+nodst = true
 
 [[fdb]]
 mac = "02:00:00:00:00:01"
@@ -40,7 +40,7 @@ const LINES: [&str; 11] = [
     r#"13: port #3: name is missing; add the interface's name"#,
     r#"18: port h3: mac "x" is not a MAC address: it has 1 of 6 bytes; write it like 02:00:00:00:00:01"#,
     r#"18: port h3: mac "03:00:00:00:00:01" is a group address: a station's address is even in its first byte"#,
-    r#"19: port h3: mode vepa is not supported yet; use mode bridge"#,
+    r#"19: port h3: nodst is for mode source, and this is mode bridge; remove one"#,
     r#"22: fdb 02:00:00:00:00:01: the address is already bound by the mac of port h3; remove one of them"#,
     r#"23: fdb 02:00:00:00:00:01: h9 is not a port of this switch; add the port or remove the entry"#,
 ];

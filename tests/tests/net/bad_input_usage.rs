@@ -57,11 +57,10 @@ fn words_that_are_none() {
     ] {
         bench.refuses(args, 2, &line.replace("NAME", &bench.name));
     }
-    for mode in ["vepa", "private", "passthru", "source"] {
-        let line = |port: &str| format!("port {port}: mode {mode} is not supported yet; use mode bridge");
-        bench.refuses(&format!("port add h4 --mode {mode}"), 2, &line("h4"));
-        bench.refuses(&format!("port set h2 --mode {mode}"), 2, &line("h2"));
-    }
+    let line =
+        |port: &str| format!("port {port}: nodst is for mode source, and this is mode bridge; remove one");
+    bench.refuses("port add h4 --nodst on", 2, &line("h4"));
+    bench.refuses("port set h2 --nodst on", 2, &line("h2"));
     for name in ["a.b", ".a", "a/b"] {
         let c = if name == "a/b" { '/' } else { '.' };
         let line = format!(

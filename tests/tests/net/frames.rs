@@ -6,7 +6,7 @@ use vswitch_tests::{
     fabric::{Fabric, Knob},
     frame::{Addr, Frame},
     lab::{HOST, HOST_MAC, Lab, OUTSIDE, Outside},
-    model::{Entry, Kind, Member, Model, Port, slot_of},
+    model::{Entry, Kind, Member, Mode, Model, Port, slot_of},
     observe::Receipts,
     oracle::LinuxBridge,
     require,
@@ -64,7 +64,8 @@ impl Worlds {
             refresh: 1,
             now: 0,
             host_access: true,
-            host_uplink: Some(slot_of(member(HOST))),
+            compat: false,
+            sources: BTreeSet::new(),
         };
         Self {
             bridge,
@@ -128,9 +129,9 @@ impl Worlds {
         let (dst, src) =
             (resolve(&frame.dst), frame.src.as_ref().map_or_else(|| resolve(&from.into()), resolve));
         let len = untagged_len(frame);
-        let outcome =
-            self.model.send(member(from), &vswitch_tests::model::Frame { dst, src, len, gso: false });
-        let at = self.model.find(dst);
+        let sent = vswitch_tests::model::Frame { dst, src, len, gso: false, pause: false };
+        let outcome = self.model.send(member(from), &sent);
+        let at = self.model.fdb.get(&dst).map(|entry| entry.at);
         self.ledger.enter(&self.bridge.lab, from, &outcome, vswitch);
         let case = Case { lab: &self.bridge.lab, setup: &self.setup, from, frame, dst, at };
         let admitted = outcome.dropped != Some("invalid_source");
@@ -169,6 +170,9 @@ impl Worlds {
         let is = |knob| self.setup.is(name, knob);
         Port {
             uplink: name == OUTSIDE,
+            mode: Mode::Bridge,
+            nodst: false,
+            down: false,
             mtu: self.bridge.lab.member(name).mtu,
             hairpin: is(Knob::Hairpin),
             isolated: is(Knob::Isolated),

@@ -91,7 +91,7 @@ fn without_uplink_there_is_no_host() {
 }
 
 #[test]
-fn of_two_uplinks_the_first_has_the_host() {
+fn of_two_uplinks_each_is_the_hosts() {
     require!(NAMESPACES);
     both(
         || Vswitch::new().uplink("far"),
@@ -101,10 +101,10 @@ fn of_two_uplinks_the_first_has_the_host() {
             fabric.check(
                 "the second uplink leads to far; its stack is host@far",
                 &[
-                    // Group frames reach the host once, behind the first uplink.
-                    ("ext", to(BROADCAST), "far a host"),
-                    ("far", to(BROADCAST), "ext a host"),
-                    ("a", to(BROADCAST), "ext far host"),
+                    // The host is on the LAN with each of its uplinks, as if with as many cards.
+                    ("ext", to(BROADCAST), "far a host host@far"),
+                    ("far", to(BROADCAST), "ext a host host@far"),
+                    ("a", to(BROADCAST), "ext far host host@far"),
                     ("host", to(BROADCAST), "ext far a"),
                     ("host@far", to(BROADCAST), "ext far a"),
                     // Each uplink's address is its stack's, whoever sends.

@@ -13,16 +13,17 @@ use vswitch_tests::{
 };
 
 const NEEDS: &[Need] = &[Need::Tool("jq")];
-const PORT: &str = "bcast_flood datapath flood hairpin ifindex ifname isolated learning mac mcast_flood mode \
-                    notes role state";
+const PORT: &str = "bcast_flood datapath filters flood hairpin ifindex ifname isolated learning mac mcast_flood mode \
+                    nodst notes promisc role source state";
 const FDB: &str = "age ifname mac type vlan";
 const STATS: &str = "drops fdb_full forwarded host ifname rx tx";
-const DROPS: &str = "invalid_source isolated malformed mtu_exceeded no_receiver pause same_port";
+const DROPS: &str = "invalid_source isolated malformed mtu_exceeded no_receiver pause port_down private reflected \
+                     same_port spoofed_source";
 const SHOW: &str = "abi ageing build datapaths fdb_max fdb_used host_access macvlan_compat name netns ports";
 const OP: &str = "done op";
 const EXPORT: &str = "ageing fdb fdb_max host_access macvlan_compat name port";
 const EXPORT_PORT: &str = "bcast_flood datapath flood hairpin isolated learning mac mcast_flood mode name netns \
-                           peer role tap";
+                           nodst peer role source tap";
 
 fn hosts() -> Hosts<Vswitch> {
     Hosts::new(Vswitch::new().datapath("b", "xdp"), Lab::new(Outside::Station, &["a", "b"]))

@@ -103,7 +103,7 @@ fn a_file_applied_twice_changes_nothing_and_touches_no_link() {
 
     // What differs is told, by a dry run before it is done, and undone by the first file.
     let other = file
-        .replace("flood = false", "flood = true")
+        .replace("learning = true", "learning = false")
         .replace("name = \"h0\"", "name = \"h0\"\nhairpin = true");
     let plan = with_input(&hosts, "-j apply - --dry-run", &other);
     let plan: Value = serde_json::from_str(&plan).unwrap();

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, SOURCES_MAX,
-        STAMP_SHIFT, Settings, SourceKey, Stamp, port_flags,
+        Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES,
+        Port, PortRecord, SOURCES_MAX, STAMP_SHIFT, Settings, SourceKey, Stamp, port_flags,
     },
     tables::Tables,
 };
@@ -21,9 +21,9 @@ pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
 
-/// ifindex -> slot. A hash: indices grow without bound on a machine where interfaces come and go.
+/// ifindex -> slot.
 #[map]
-pub(crate) static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
+pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
 
 /// Preallocated and with a limit. Not LRU, which would let one port evict everybody's entries.
 #[map]
@@ -60,9 +60,14 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn slot_of(&self, ifindex: u32) -> Option<u16> {
-        // SAFETY: a copy of one aligned word; userspace alone adds and removes elements, and a stale slot is caught
-        // by `port` once the slot is free.
-        unsafe { SLOTS.get(ifindex) }.map(|slot| *slot as u16)
+        for probe in 0..PROBES {
+            if let Some(interface) = INTERFACES.get(Interface::element(ifindex, probe))
+                && interface.ifindex == ifindex
+            {
+                return Some(interface.slot as u16);
+            }
+        }
+        None
     }
 
     #[inline(always)]

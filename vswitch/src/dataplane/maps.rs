@@ -8,7 +8,8 @@ use aya::maps::{
 };
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, Identity, MAX_PORTS, Port, PortRecord, SOURCES_MAX, Settings, SourceKey,
+    Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
+    SOURCES_MAX, Settings, SourceKey,
 };
 
 use super::{pins::Pins, sys};
@@ -35,7 +36,7 @@ pub enum Access {
 pub(crate) struct Maps {
     pub(crate) settings: Array<MapData, Wire<Settings>>,
     pub(crate) ports: Array<MapData, Wire<Port>>,
-    pub(crate) slots: Option<HashMap<MapData, u32, u32>>,
+    interfaces: Array<MapData, Wire<Interface>>,
     fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
     fdb_max: u32,
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
@@ -61,7 +62,7 @@ const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
 const SPECS: [Spec; 9] = [
     spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
-    spec::<u32, u32>("SLOTS", MapType::Hash, MAX_PORTS),
+    spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
     spec::<FdbKey, FdbEntry>("FDB", MapType::Hash, 0),
     spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
@@ -86,7 +87,7 @@ impl Maps {
         Ok(Self {
             settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
             ports: Array::try_from(Map::Array(open(pins, "PORTS", access)?))?,
-            slots: open_private("SLOTS")?.map(|map| HashMap::try_from(Map::HashMap(map))).transpose()?,
+            interfaces: Array::try_from(Map::Array(open(pins, "INTERFACES", access)?))?,
             fdb: HashMap::try_from(Map::HashMap(fdb))?,
             fdb_max,
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
@@ -139,17 +140,37 @@ impl Maps {
 
     /// Makes frames of an interface enter by a slot.
     pub(crate) fn set_slot(&mut self, ifindex: u32, slot: u16) -> Result<()> {
-        let Some(slots) = &mut self.slots else { bail!("the switch is open for reading only") };
-        slots.insert(ifindex, u32::from(slot), 0).context("bind an interface to its port")
+        let there = self.probe(ifindex, ifindex)?;
+        let Some(element) = there.map_or_else(|| self.probe(ifindex, 0), |element| Ok(Some(element)))? else {
+            bail!(
+                "interface {ifindex}: too many ports have indices like it: make it anew, for another index"
+            );
+        };
+        let interface = Interface { ifindex, slot: u32::from(slot) };
+        self.interfaces.set(element, Wire(interface), 0).context("bind an interface to its port")
     }
 
     /// Makes frames of an interface none of the switch's business.
     pub(crate) fn clear_slot(&mut self, ifindex: u32) -> Result<()> {
-        let Some(slots) = &mut self.slots else { bail!("the switch is open for reading only") };
-        match slots.remove(&ifindex) {
-            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.context("unbind an interface from its port"),
+        match self.probe(ifindex, ifindex)? {
+            Some(element) => self
+                .interfaces
+                .set(element, Wire(Interface::zeroed()), 0)
+                .context("unbind an interface from its port"),
+            None => Ok(()),
         }
+    }
+
+    /// Among the elements that may hold `ifindex`, the first that holds `wanted`.
+    fn probe(&self, ifindex: u32, wanted: u32) -> Result<Option<u32>> {
+        for probe in 0..PROBES {
+            let element = Interface::element(ifindex, probe);
+            let interface = self.interfaces.get(&element, 0).context("read the interfaces of the ports")?.0;
+            if interface.ifindex == wanted {
+                return Ok(Some(element));
+            }
+        }
+        Ok(None)
     }
 
     /// Lets XDP deliver to an interface.

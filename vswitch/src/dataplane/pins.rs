@@ -26,7 +26,8 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub(super) const GROUP: &str = "vswitch";
 
 /// Maps that [`GROUP`] may read; the others are for root alone.
-const READABLE: [&str; 7] = ["COUNTERS", "FDB", "IDENTITY", "PORTS", "RECORDS", "SETTINGS", "SOURCES"];
+const READABLE: [&str; 8] =
+    ["COUNTERS", "FDB", "IDENTITY", "INTERFACES", "PORTS", "RECORDS", "SETTINGS", "SOURCES"];
 
 /// The pins of one switch.
 #[derive(Clone, Debug)]
