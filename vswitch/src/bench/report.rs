@@ -198,7 +198,7 @@ fn row(
         values,
         to_bridge: part(bridge),
         of_floor: part(floor).filter(|_| !is_floor),
-        limit: if is_floor { None } else { limit(metric, spread.median, floor, generator) },
+        limit: if is_floor { None } else { limit(case, metric, spread.median, floor, generator) },
         sent: lane.ledger.sent,
         received: lane.ledger.received,
         drops: lane.ledger.drops.clone(),
@@ -207,7 +207,13 @@ fn row(
 }
 
 /// Where the time of a frame goes, from what others took for it in the same runs.
-fn limit(metric: Metric, rate: f64, floor: Option<f64>, generator: Option<f64>) -> Option<String> {
+fn limit(
+    case: &Case,
+    metric: Metric,
+    rate: f64,
+    floor: Option<f64>,
+    generator: Option<f64>,
+) -> Option<String> {
     let floor = floor.filter(|floor| *floor > 0.0)?;
     match metric.unit {
         "frames/s" if rate > 0.0 => {
