@@ -20,6 +20,7 @@ use rtnetlink::{
 use super::{
     generator::{self, attach_tc, attach_xdp},
     lab::{self, Lab, far, ifindex, index_of, port},
+    nic::Pair,
 };
 use crate::{
     config::{Datapath, Mode, PortConfig, Role, SwitchConfig},
@@ -124,8 +125,11 @@ impl Default for Terms {
 }
 
 impl Rival {
-    pub(super) fn new(name: &str, contestant: Contestant, terms: Terms) -> Result<Self> {
-        let lab = Lab::new(name)?;
+    pub(super) fn new(name: &str, contestant: Contestant, terms: Terms, pair: Option<&Pair>) -> Result<Self> {
+        let mut lab = Lab::new(name)?;
+        if let Some(pair) = pair {
+            lab.lend(pair)?;
+        }
         let mut rival = Self { contestant, lab, switch: None, _programs: Vec::new() };
         rival.set_up(terms).with_context(|| format!("set up {contestant}"))?;
         Ok(rival)
@@ -135,7 +139,7 @@ impl Rival {
         if self.contestant == Contestant::Macvlan {
             return macvlan(&self.lab, terms);
         }
-        self.lab.cable(0..terms.ports)?;
+        self.lab.cable(self.lab.first_cable()..terms.ports)?;
         if terms.to_xdp {
             let mut receivers = generator::load(0)?;
             for number in if terms.hairpin { 0..1 } else { 1..terms.ports } {
@@ -261,7 +265,7 @@ fn bridge(lab: &Lab, terms: Terms) -> Result<()> {
         handle.link().add(bridge.build()).execute().await.context("create br0")?;
         let master = index_of(&handle, "br0").await?;
         for number in 0..terms.ports {
-            let member = LinkUnspec::new_with_index(ifindex(number)).controller(master).build();
+            let member = LinkUnspec::new_with_name(&port(number)).controller(master).build();
             handle.link().set(member).execute().await.with_context(|| port(number))?;
             let hairpin = terms.hairpin && number == 0;
             if hairpin || terms.private {

@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::lab::{NAMESPACES, remove};
+use super::{
+    lab::{NAMESPACES, remove},
+    nic::Pair,
+};
 use crate::{
     control::{self, Scope},
     net::Netns,
@@ -30,10 +33,14 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Of all whose names begin with `prefix` and a dash.
-    pub(super) fn start(prefix: &str) -> Result<Self> {
+    pub(super) fn start(prefix: &str, pair: Option<&Pair>) -> Result<Self> {
         let own = env::current_exe().context("find this program")?;
-        let mut process = Command::new(own)
-            .args(["bench", "--guard", prefix])
+        let mut command = Command::new(own);
+        command.args(["bench", "--guard", prefix]);
+        if let Some(pair) = pair {
+            command.args(["--tx", &pair.tx, "--rx", &pair.rx]);
+        }
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)
@@ -65,7 +72,7 @@ impl Drop for Guard {
 }
 
 /// The guard itself.
-pub fn run(prefix: &str) -> Result<()> {
+pub fn run(prefix: &str, pair: Option<&Pair>) -> Result<()> {
     // What ends the bench's terminal shall not end this first.
     for signal in [libc::SIGHUP, libc::SIGPIPE] {
         // SAFETY: ignoring a signal installs no handler.
@@ -83,6 +90,9 @@ pub fn run(prefix: &str) -> Result<()> {
             let scope = Scope { switch: switch.to_owned(), netns: Some(name.clone()) };
             // Most labs have none of ours.
             let _none = netns.run_async_in(|| async { control::down(&scope).await });
+        }
+        if let (Some(pair), Ok(netns)) = (pair, Netns::open(&name)) {
+            pair.bring_home(&netns)?;
         }
         remove(&Path::new(NAMESPACES).join(name));
     }

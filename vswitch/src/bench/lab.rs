@@ -18,6 +18,7 @@ use rtnetlink::{
 
 use vswitch_ebpf::stream::{RECEIVING, SENDING, station};
 
+use super::nic::{Lent, Pair, carrier};
 use crate::net::{Ethtool, Feature, Netns, Refused};
 
 pub(super) const NAMESPACES: &str = "/run/netns";
@@ -32,6 +33,8 @@ pub(super) struct Room {
 
 /// Cables between the rooms of one contestant.
 pub(super) struct Lab {
+    /// The user's interfaces, if cable 0 is theirs; given back before the rooms go.
+    lent: Option<Lent>,
     /// The sender: far end 0.
     pub(super) sender: Room,
     /// The switch: the near ends, `p0`, `p1`, ...
@@ -140,7 +143,22 @@ impl Lab {
     pub(super) fn new(name: &str) -> Result<Self> {
         let room = |label: &str| Room::new(&format!("{name}-{label}"));
         let (sender, switch, receiver) = (room("a")?, room("s")?, room("b")?);
-        Ok(Self { sender, switch, receiver, name: name.to_owned() })
+        Ok(Self { lent: None, sender, switch, receiver, name: name.to_owned() })
+    }
+
+    /// Makes the user's interfaces cable 0.
+    pub(super) fn lend(&mut self, pair: &Pair) -> Result<()> {
+        self.lent = Some(Lent::take(pair, &self.sender, &self.switch)?);
+        self.sender.links(|handle| async move {
+            set_up(&handle, 0).await?;
+            carrier(&handle, &far(0)).await
+        })?;
+        self.switch.links(|handle| async move { carrier(&handle, &port(0)).await })
+    }
+
+    /// The number of the first cable that is not there.
+    pub(super) fn first_cable(&self) -> u32 {
+        u32::from(self.lent.is_some())
     }
 
     /// The room of a far end.

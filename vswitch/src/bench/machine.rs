@@ -5,7 +5,7 @@ use std::{fs, mem, sync::OnceLock};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::contestants::ovs_absent;
+use super::{Pair, contestants::ovs_absent};
 use crate::{net::Refused, view::BUILD};
 
 /// What a figure is worth nothing without.
@@ -28,7 +28,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) fn here() -> Self {
+    pub(super) fn here(pair: Option<&Pair>) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo").lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -48,6 +48,14 @@ impl Machine {
             "frames/s are frames in a second of that CPU's own time: other work on the machine is not counted; sockets go by the clock on the wall"
                 .to_owned(),
         ];
+        if let Some(Pair { tx, rx }) = pair {
+            terms = vec![
+                format!(
+                    "from {tx} by its cable to {rx}, which each contestant has in turn, and on to a veth"
+                ),
+                "frames/s by the clock on the wall".to_owned(),
+            ];
+        }
         terms.push(format!("ovs: {}: left out", ovs_absent()));
         Self {
             cpu: cpu.unwrap_or_else(|| "unknown".to_owned()),

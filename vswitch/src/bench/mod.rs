@@ -31,6 +31,7 @@ use scenarios::Case;
 pub use guard::run as guard;
 pub use html::page;
 pub use machine::Machine;
+pub use nic::Pair;
 pub use report::{Report, Row};
 pub use scenarios::{Unknown, list};
 
@@ -49,12 +50,15 @@ pub struct Options {
     pub frame: Option<usize>,
     /// Fewer points.
     pub quick: bool,
+    /// Between these interfaces of the user's, not between veths.
+    pub pair: Option<Pair>,
 }
 
 /// One contestant in one case.
 struct Lane {
     contestant: Contestant,
-    trial: Box<dyn Trial>,
+    /// While it is set up.
+    trial: Option<Box<dyn Trial>>,
     /// By metric, then by run.
     values: Vec<Vec<f64>>,
     ledger: Ledger,
@@ -65,11 +69,11 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let started = Instant::now();
     let cases = scenarios::chosen(options)?;
     crate::control::privileged()?;
-    let machine = Machine::here();
-    let guard = guard::Guard::start(&prefix())?;
+    let machine = Machine::here(options.pair.as_ref());
+    let guard = guard::Guard::start(&prefix(), options.pair.as_ref())?;
     // The generator, and with it the switch that its soft interrupts run, has this CPU for itself.
     machine::pin(machine::generator_cpu())?;
-    let mut generator = Generator::new()?;
+    let mut generator = Generator::new(options.pair.is_some())?;
     calibrate(&mut generator)?;
     let mut report = Report::new(options, machine);
     let all = cases.len();
@@ -92,16 +96,14 @@ fn measure_case(
     generator: &mut Generator,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Lane>> {
+    if options.pair.is_some() {
+        return one_by_one(case, options, generator, progress);
+    }
     let mut lanes = Vec::new();
     for contestant in case.contestants.iter().copied() {
         progress(&format!("set up {contestant}"));
         let trial = case.make(&unique_name(), contestant, generator, options)?;
-        lanes.push(Lane {
-            contestant,
-            trial,
-            values: vec![Vec::new(); case.metrics.len()],
-            ledger: Ledger::default(),
-        });
+        lanes.push(Lane { trial: Some(trial), ..Lane::new(contestant, case) });
     }
     let time = Duration::from_secs_f64(options.seconds);
     for run in 0..=options.runs {
@@ -114,22 +116,61 @@ fn measure_case(
             progress(&format!("{} run {run}/{}", lane.contestant, options.runs));
             // The first shows how fast it is, and warms it up.
             let time = if run == 0 { time.mul_f64(0.1) } else { time };
-            let found = lane.trial.run(generator, time).with_context(|| lane.contestant.name())?;
-            lane.ledger.add(&found.ledger);
-            if run > 0 {
-                for (values, value) in lane.values.iter_mut().zip(found.values) {
-                    values.push(value);
-                }
-            }
+            let Some(trial) = &mut lane.trial else { continue };
+            let found = trial.run(generator, time).with_context(|| lane.contestant.name())?;
+            lane.note(found, run > 0);
         }
     }
     Ok(lanes)
 }
 
+/// As [`measure_case`], where the contestants have to share one cable: each is set up anew for each of its runs.
+fn one_by_one(
+    case: &Case,
+    options: &Options,
+    generator: &mut Generator,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Lane>> {
+    let mut lanes: Vec<Lane> =
+        case.contestants.iter().map(|contestant| Lane::new(*contestant, case)).collect();
+    let time = Duration::from_secs_f64(options.seconds);
+    for run in 1..=options.runs {
+        for lane in &mut lanes {
+            progress(&format!("{} run {run}/{}", lane.contestant, options.runs));
+            let mut trial = case.make(&unique_name(), lane.contestant, generator, options)?;
+            let warm_up = trial.run(generator, time.mul_f64(0.1)).with_context(|| lane.contestant.name())?;
+            lane.note(warm_up, false);
+            let found = trial.run(generator, time).with_context(|| lane.contestant.name())?;
+            lane.note(found, true);
+        }
+    }
+    Ok(lanes)
+}
+
+impl Lane {
+    fn new(contestant: Contestant, case: &Case) -> Self {
+        Self {
+            contestant,
+            trial: None,
+            values: vec![Vec::new(); case.metrics.len()],
+            ledger: Ledger::default(),
+        }
+    }
+
+    fn note(&mut self, found: measure::Run, counts: bool) {
+        self.ledger.add(&found.ledger);
+        if counts {
+            for (values, value) in self.values.iter_mut().zip(found.values) {
+                values.push(value);
+            }
+        }
+    }
+}
+
 /// What a run of the generator costs without frames.
 fn calibrate(generator: &mut Generator) -> Result<()> {
     let terms = contestants::Terms::default();
-    let rival = Rival::new(&unique_name(), Contestant::Generator, terms)?;
+    let rival = Rival::new(&unique_name(), Contestant::Generator, terms, None)?;
     let entrance = scenarios::entrance(generator, &rival, 0)?;
     let load = Load::new(entrance, 60);
     generator.calibrate(&load)

@@ -218,12 +218,10 @@ fn limit(
     match metric.unit {
         "frames/s" if rate > 0.0 => {
             let (own, bare) = (1e9 / rate, 1e9 / floor);
+            let what = if case.scenario.name == "private" { "bare drop" } else { "bare redirect" };
             let generated =
                 generator.map(|rate| format!(", {:.0} generator", 1e9 / rate)).unwrap_or_default();
-            Some(format!(
-                "{own:.0} ns a frame: {bare:.0} bare redirect{generated}; {:+.0} its own",
-                own - bare
-            ))
+            Some(format!("{own:.0} ns a frame: {bare:.0} {what}{generated}; {:+.0} its own", own - bare))
         }
         "bit/s" if rate > 0.97 * floor => Some("copying: a bare redirect is no faster".to_owned()),
         "datagrams/s" if rate > 0.97 * floor => Some("the sockets: a bare redirect is no faster".to_owned()),

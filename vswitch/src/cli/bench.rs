@@ -14,7 +14,7 @@ use super::{
     table::{Align, Table},
     usage::Usage,
 };
-use crate::bench::{self, Options, Report};
+use crate::bench::{self, Options, Pair, Report};
 
 /// Compare vswitch with the Linux bridge, macvlan and bare redirects on this machine
 #[derive(Args, Debug)]
@@ -51,6 +51,15 @@ pub(super) struct Bench {
     /// Write a page with charts as well
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Send from this interface instead of a veth; it is cabled to --rx
+    #[arg(long, value_name = "IF", requires = "rx")]
+    tx: Option<String>,
+    /// Switch what comes in here. Both interfaces lose their addresses
+    #[arg(long, value_name = "IF", requires = "tx")]
+    rx: Option<String>,
+    /// Do not ask before interfaces are disturbed
+    #[arg(long)]
+    yes: bool,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -62,12 +71,18 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn run(self, session: &Session) -> Result<()> {
         if let Some(prefix) = &self.guard {
-            return bench::guard(prefix);
+            return bench::guard(prefix, self.pair().as_ref());
         }
         if self.list {
             return list(session);
         }
         let options = self.options()?;
+        if let Some(pair) = &options.pair {
+            pair.check()?;
+            if !self.yes && !agreed(pair)? {
+                bail!("not agreed to: nothing was done (--yes does not ask)");
+            }
+        }
         let report = bench::run(&options, &mut progress)?;
         progress("");
         if let Some(path) = &self.report {
@@ -99,8 +114,29 @@ impl Bench {
             runs: self.runs.unwrap_or(if self.quick { 3 } else { 5 }),
             frame: self.frame.map(usize::from),
             quick: self.quick,
+            pair: self.pair(),
         })
     }
+
+    fn pair(&self) -> Option<Pair> {
+        let (tx, rx) = (self.tx.clone()?, self.rx.clone()?);
+        Some(Pair { tx, rx })
+    }
+}
+
+/// Asks at the terminal; without an answer there is no agreement.
+fn agreed(pair: &Pair) -> Result<bool> {
+    let Pair { tx, rx } = pair;
+    let mut stderr = io::stderr().lock();
+    write!(
+        stderr,
+        "{tx} and {rx} are taken from whatever uses them, go down and up, and lose their addresses and routes. Go on? [y/N] "
+    )
+    .and_then(|()| stderr.flush())
+    .context("ask")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("read the answer")?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 fn list(session: &Session) -> Result<()> {
