@@ -4,6 +4,7 @@ use std::{
     fmt,
     os::fd::{AsFd as _, AsRawFd as _},
     process::Command,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,6 @@ use rtnetlink::{
 use super::{
     generator::{self, attach_tc, attach_xdp},
     lab::{self, Lab, far, ifindex, index_of, port},
-    nic::Pair,
 };
 use crate::{
     config::{Datapath, Mode, PortConfig, Role, SwitchConfig},
@@ -63,7 +63,7 @@ pub(super) struct Terms {
 /// A contestant at work, until it is dropped.
 pub(super) struct Rival {
     pub(super) contestant: Contestant,
-    pub(super) lab: Lab,
+    pub(super) lab: Arc<Lab>,
     /// The switch, if it is ours.
     switch: Option<Scope>,
     /// Attached programs live as long as this.
@@ -125,21 +125,29 @@ impl Default for Terms {
 }
 
 impl Rival {
-    pub(super) fn new(name: &str, contestant: Contestant, terms: Terms, pair: Option<&Pair>) -> Result<Self> {
-        let mut lab = Lab::new(name)?;
-        if let Some(pair) = pair {
-            lab.lend(pair)?;
-        }
+    /// In a lab of its own, or in one that it shares with those before and after it.
+    pub(super) fn new(
+        name: &str,
+        contestant: Contestant,
+        terms: Terms,
+        shared: Option<&Arc<Lab>>,
+    ) -> Result<Self> {
+        let lab = match shared {
+            Some(lab) => Arc::clone(lab),
+            None => Arc::new(Lab::new(name)?),
+        };
         let mut rival = Self { contestant, lab, switch: None, _programs: Vec::new() };
-        rival.set_up(terms).with_context(|| format!("set up {contestant}"))?;
+        rival.set_up(terms, shared.is_some()).with_context(|| format!("set up {contestant}"))?;
         Ok(rival)
     }
 
-    fn set_up(&mut self, terms: Terms) -> Result<()> {
+    fn set_up(&mut self, terms: Terms, cabled: bool) -> Result<()> {
         if self.contestant == Contestant::Macvlan {
             return macvlan(&self.lab, terms);
         }
-        self.lab.cable(self.lab.first_cable()..terms.ports)?;
+        if !cabled {
+            self.lab.cable(0..terms.ports)?;
+        }
         if terms.to_xdp {
             let mut receivers = generator::load(0)?;
             for number in if terms.hairpin { 0..1 } else { 1..terms.ports } {
@@ -251,6 +259,13 @@ impl Drop for Rival {
         if let Some(scope) = &self.switch {
             // The guard complains of what is left.
             let _down = self.lab.switch.netns.run_async_in(|| control::down(scope));
+        }
+        if self.contestant == Contestant::Bridge && Arc::strong_count(&self.lab) > 1 {
+            // The next one wants the ports.
+            let _gone = self.lab.switch.links(|handle| async move {
+                let master = index_of(&handle, "br0").await?;
+                handle.link().del(master).execute().await.context("delete br0")
+            });
         }
     }
 }

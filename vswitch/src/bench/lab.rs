@@ -146,19 +146,15 @@ impl Lab {
         Ok(Self { lent: None, sender, switch, receiver, name: name.to_owned() })
     }
 
-    /// Makes the user's interfaces cable 0.
+    /// Makes the user's interfaces cable 0, and adds cable 1.
     pub(super) fn lend(&mut self, pair: &Pair) -> Result<()> {
         self.lent = Some(Lent::take(pair, &self.sender, &self.switch)?);
         self.sender.links(|handle| async move {
             set_up(&handle, 0).await?;
             carrier(&handle, &far(0)).await
         })?;
-        self.switch.links(|handle| async move { carrier(&handle, &port(0)).await })
-    }
-
-    /// The number of the first cable that is not there.
-    pub(super) fn first_cable(&self) -> u32 {
-        u32::from(self.lent.is_some())
+        self.switch.links(|handle| async move { carrier(&handle, &port(0)).await })?;
+        self.cable(1..2)
     }
 
     /// The room of a far end.

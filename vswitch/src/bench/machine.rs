@@ -53,7 +53,7 @@ impl Machine {
                 format!(
                     "from {tx} by its cable to {rx}, which each contestant has in turn, and on to a veth"
                 ),
-                "frames/s by the clock on the wall".to_owned(),
+                "frames/s by the time that sending takes".to_owned(),
             ];
         }
         terms.push(format!("ovs: {}: left out", ovs_absent()));

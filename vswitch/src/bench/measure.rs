@@ -16,6 +16,8 @@ use super::{
     lab::Room,
 };
 
+/// Frames a second beyond which a figure is a mistake, and would make the next run endless.
+const MOST: f64 = 3e7;
 /// The shortest run.
 const LEAST: u32 = 1 << 12;
 /// How many frames show how fast a contestant is.
@@ -224,7 +226,7 @@ struct Counted {
 
 impl Trial for Frames {
     fn run(&mut self, generator: &mut Generator, time: Duration) -> Result<Run> {
-        let count = if self.rate > 0.0 { (self.rate * time.as_secs_f64()) as u32 } else { WARM_UP };
+        let count = if self.rate > 0.0 { (self.rate.min(MOST) * time.as_secs_f64()) as u32 } else { WARM_UP };
         let (rate, ledger) = self.send(generator, count.max(LEAST))?;
         self.rate = rate;
         Ok(Run { values: vec![rate], ledger })

@@ -16,7 +16,10 @@ mod sockets;
 mod transfer;
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,7 +27,7 @@ use anyhow::{Context as _, Result};
 
 use contestants::{Contestant, Rival};
 use generator::{Generator, Load};
-use lab::PREFIX;
+use lab::{Lab, PREFIX};
 use measure::{Ledger, Trial};
 use scenarios::Case;
 
@@ -96,13 +99,13 @@ fn measure_case(
     generator: &mut Generator,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Lane>> {
-    if options.pair.is_some() {
-        return one_by_one(case, options, generator, progress);
+    if let Some(pair) = &options.pair {
+        return one_by_one(case, pair, options, generator, progress);
     }
     let mut lanes = Vec::new();
     for contestant in case.contestants.iter().copied() {
         progress(&format!("set up {contestant}"));
-        let trial = case.make(&unique_name(), contestant, generator, options)?;
+        let trial = case.make(&unique_name(), contestant, generator, None)?;
         lanes.push(Lane { trial: Some(trial), ..Lane::new(contestant, case) });
     }
     let time = Duration::from_secs_f64(options.seconds);
@@ -127,17 +130,21 @@ fn measure_case(
 /// As [`measure_case`], where the contestants have to share one cable: each is set up anew for each of its runs.
 fn one_by_one(
     case: &Case,
+    pair: &Pair,
     options: &Options,
     generator: &mut Generator,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Lane>> {
+    let mut lab = Lab::new(&unique_name())?;
+    lab.lend(pair)?;
+    let lab = Arc::new(lab);
     let mut lanes: Vec<Lane> =
         case.contestants.iter().map(|contestant| Lane::new(*contestant, case)).collect();
     let time = Duration::from_secs_f64(options.seconds);
     for run in 1..=options.runs {
         for lane in &mut lanes {
             progress(&format!("{} run {run}/{}", lane.contestant, options.runs));
-            let mut trial = case.make(&unique_name(), lane.contestant, generator, options)?;
+            let mut trial = case.make(&lab.name, lane.contestant, generator, Some(&lab))?;
             let warm_up = trial.run(generator, time.mul_f64(0.1)).with_context(|| lane.contestant.name())?;
             lane.note(warm_up, false);
             let found = trial.run(generator, time).with_context(|| lane.contestant.name())?;

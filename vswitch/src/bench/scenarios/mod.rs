@@ -3,7 +3,7 @@
 mod frames;
 mod learning;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use anyhow::{Result, bail};
 use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
@@ -12,7 +12,7 @@ use super::{
     Options,
     contestants::{Contestant, Rival, Terms},
     generator::{Entrance, Generator},
-    lab::far,
+    lab::{Lab, far},
     measure::Trial,
     sockets::{Latency, Tcp, Udp},
 };
@@ -265,15 +265,15 @@ impl Case {
         }
     }
 
-    /// A contestant in a lab of its own, ready to be measured.
+    /// A contestant in a lab of its own, or in a shared one, ready to be measured.
     pub(super) fn make(
         &self,
         name: &str,
         contestant: Contestant,
         generator: &mut Generator,
-        options: &Options,
+        shared: Option<&Arc<Lab>>,
     ) -> Result<Box<dyn Trial>> {
-        let rival = |terms| Rival::new(name, contestant, terms, options.pair.as_ref());
+        let rival = |terms| Rival::new(name, contestant, terms, shared);
         let pair = |uplink| Terms { uplink, ..Terms::default() };
         Ok(match self.kind {
             Kind::Frames { terms, bytes, addresses, copies } => {
