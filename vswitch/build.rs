@@ -19,33 +19,37 @@ fn main() -> ExitCode {
     }
 }
 
-/// Puts the object at $OUT_DIR/vswitch.o: empty where none was built, since host-only work needs no BPF toolchain.
+/// The objects, and what in the environment names another one.
+const OBJECTS: [(&str, &str); 2] =
+    [("vswitch.o", "VSWITCH_BPF_OBJECT"), ("bench.o", "VSWITCH_BENCH_BPF_OBJECT")];
+
+/// Puts the objects into $OUT_DIR: empty where none was built, since host-only work needs no BPF toolchain.
 fn embed() -> Result<(), String> {
-    println!("cargo::rerun-if-env-changed=VSWITCH_BPF_OBJECT");
     println!("cargo::rerun-if-changed=build.rs");
     let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run by cargo only")?;
-    let bytes = match env::var_os("VSWITCH_BPF_OBJECT") {
-        Some(path) => {
-            let path = PathBuf::from(path);
-            watch(&path);
-            fs::read(&path).map_err(|error| {
-                format!(
-                    "read VSWITCH_BPF_OBJECT={}: {error}; unset it, or `cargo xtask build`",
-                    path.display()
-                )
-            })?
-        }
-        None => {
-            // A watched file that is missing makes every build dirty, so watch the directory, and have one.
-            let directory = Path::new("../target/bpf");
-            if fs::create_dir_all(directory).is_ok() {
-                watch(directory);
+    for (name, variable) in OBJECTS {
+        println!("cargo::rerun-if-env-changed={variable}");
+        let bytes = match env::var_os(variable) {
+            Some(path) => {
+                let path = PathBuf::from(path);
+                watch(&path);
+                fs::read(&path).map_err(|error| {
+                    format!("read {variable}={}: {error}; unset it, or `cargo xtask build`", path.display())
+                })?
             }
-            fs::read(directory.join("vswitch.o")).unwrap_or_default()
-        }
-    };
-    let target = Path::new(&out_dir).join("vswitch.o");
-    fs::write(&target, bytes).map_err(|error| format!("write {}: {error}", target.display()))
+            None => {
+                // A watched file that is missing makes every build dirty, so watch the directory, and have one.
+                let directory = Path::new("../target/bpf");
+                if fs::create_dir_all(directory).is_ok() {
+                    watch(directory);
+                }
+                fs::read(directory.join(name)).unwrap_or_default()
+            }
+        };
+        let target = Path::new(&out_dir).join(name);
+        fs::write(&target, bytes).map_err(|error| format!("write {}: {error}", target.display()))?;
+    }
+    Ok(())
 }
 
 /// The commit, and whether what goes into the binary differs from it.

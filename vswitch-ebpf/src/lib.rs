@@ -22,3 +22,5 @@ pub mod egress;
 
 pub mod forward;
 pub mod verdict;
+
+pub mod stream;

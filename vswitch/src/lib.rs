@@ -9,6 +9,7 @@ pub mod plan;
 mod addresses;
 mod apply;
 mod attach;
+pub mod bench;
 pub mod dataplane;
 mod interface;
 pub mod net;

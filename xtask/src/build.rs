@@ -12,6 +12,9 @@ use crate::{
 
 const TARGET: &str = "bpfel-unknown-none";
 
+/// The dataplane, and what `vswitch bench` measures with.
+pub(crate) const BPF_BINS: [&str; 4] = ["--bin", "vswitch-bpf", "--bin", "vswitch-bench-bpf"];
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Build the binary without optimisation, as target/debug/vswitch (the BPF object is always optimised)
@@ -43,7 +46,7 @@ pub(crate) fn release() -> Result<Built> {
 fn build(args: &Args) -> Result<Built> {
     let Args { debug } = args;
     let toolchain = setup::toolchain()?;
-    let object = bpf_object(&toolchain)?;
+    let object = bpf_objects(&toolchain)?;
     let mut command = cargo::cargo("build");
     command.args(["--package", "vswitch"]);
     if !debug {
@@ -54,22 +57,24 @@ fn build(args: &Args) -> Result<Built> {
     Ok(Built { object, binary })
 }
 
-/// The object that vswitch's build script embeds. It finds it at this path by itself: passing the path by environment
-/// would rebuild vswitch whenever plain `cargo` and xtask alternate.
-fn bpf_object(toolchain: &Toolchain) -> Result<PathBuf> {
+/// The objects that vswitch's build script embeds. It finds them at these paths by itself: passing the paths by
+/// environment would rebuild vswitch whenever plain `cargo` and xtask alternate. Returns the dataplane's.
+fn bpf_objects(toolchain: &Toolchain) -> Result<PathBuf> {
     let mut command = bpf_cargo(toolchain, "build");
-    command.args(["--bin", "vswitch-bpf"]);
-    cargo::run(&mut command, "build the BPF object")?;
-    let built = bpf_target().join(TARGET).join("release/vswitch-bpf");
-    let object = cargo::target().join("bpf/vswitch.o");
-    let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    // An unchanged file keeps its time stamp, and with it vswitch stays built.
-    if fs::read(&object).ok().as_ref() != Some(&bytes) {
-        let directory = cargo::target().join("bpf");
-        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-        fs::write(&object, &bytes).with_context(|| format!("write {}", object.display()))?;
+    command.args(BPF_BINS);
+    cargo::run(&mut command, "build the BPF objects")?;
+    let directory = cargo::target().join("bpf");
+    for (bin, object) in [("vswitch-bpf", "vswitch.o"), ("vswitch-bench-bpf", "bench.o")] {
+        let built = bpf_target().join(TARGET).join("release").join(bin);
+        let object = directory.join(object);
+        let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+        // An unchanged file keeps its time stamp, and with it vswitch stays built.
+        if fs::read(&object).ok().as_ref() != Some(&bytes) {
+            fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+            fs::write(&object, &bytes).with_context(|| format!("write {}", object.display()))?;
+        }
     }
-    Ok(object)
+    Ok(directory.join("vswitch.o"))
 }
 
 /// `cargo <subcommand>` for the BPF side of vswitch-ebpf, with the toolchain of the chosen route.

@@ -5,7 +5,7 @@ use std::{env, time::Instant};
 use anyhow::{Result, bail};
 
 use crate::{
-    build::{bpf_cargo, for_bpf},
+    build::{BPF_BINS, bpf_cargo, for_bpf},
     cargo, packages, probe,
     route::Route,
     setup::{self, Toolchain},
@@ -55,7 +55,7 @@ fn lint_bpf(toolchain: &Toolchain) -> Result<()> {
             for_bpf(toolchain, command)
         }
     };
-    command.args(["--lib", "--bin", "vswitch-bpf", "--", "-D", "warnings"]);
+    command.arg("--lib").args(BPF_BINS).args(["--", "-D", "warnings"]);
     cargo::run(&mut command, "cargo clippy for BPF")
 }
 

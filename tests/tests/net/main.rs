@@ -9,6 +9,7 @@ mod bad_input_crash;
 mod bad_input_interfaces;
 mod bad_input_privileges;
 mod bad_input_usage;
+mod bench;
 mod datapaths;
 mod frames;
 mod frames_cases;

@@ -1,5 +1,6 @@
 //! What can the user say? The grammar of the command line, and who answers: one noun a file.
 
+mod bench;
 mod config;
 mod fdb;
 mod output;
@@ -80,6 +81,7 @@ enum Command {
     Port(port::Port),
     Fdb(fdb::Fdb),
     Stats(stats::Stats),
+    Bench(bench::Bench),
 }
 
 /// What holds for a command whatever it is: the switch it works on, and how it answers.
@@ -122,6 +124,7 @@ impl Cli {
             Command::Port(args) => args.run(&session).await,
             Command::Fdb(args) => args.run(&session).await,
             Command::Stats(args) => args.run(&session).await,
+            Command::Bench(args) => args.run(&session),
         }
     }
 }

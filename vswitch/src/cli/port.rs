@@ -309,7 +309,7 @@ fn table(ports: &[PortView]) -> String {
             table.remark("receives for any address (promiscuous)".to_owned());
         }
         if !port.filters.is_empty() {
-            table.remark(format!("receives for {} stations by unicast filters", port.filters.len()));
+            table.remark(format!("unicast filters for the stations: {}", port.filters.len()));
         }
         for note in &port.notes {
             table.remark(note.clone());

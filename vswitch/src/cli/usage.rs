@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt};
 
-use crate::config::{ConfigErrors, ConfigProblems};
+use crate::{
+    bench::Unknown,
+    config::{ConfigErrors, ConfigProblems},
+};
 
 /// What the user asks for makes no sense: a line for each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +28,12 @@ impl Usage {
 
     /// Whether `error` comes down to what the user asked for or configured.
     pub fn is_cause_of(error: &anyhow::Error) -> bool {
-        error
-            .chain()
-            .any(|cause| cause.is::<Self>() || cause.is::<ConfigErrors>() || cause.is::<ConfigProblems>())
+        error.chain().any(|cause| {
+            cause.is::<Self>()
+                || cause.is::<Unknown>()
+                || cause.is::<ConfigErrors>()
+                || cause.is::<ConfigProblems>()
+        })
     }
 }
 
