@@ -2,9 +2,12 @@
 
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,8 +45,23 @@ pub fn binary() -> PathBuf {
 
 /// A name that no other switch of this machine has.
 pub fn unique_name() -> String {
+    SWEEP.call_once(sweep);
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("vst-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+static SWEEP: Once = Once::new();
+
+/// Takes away the switches of test processes that were killed.
+fn sweep() {
+    let Ok(pins) = std::fs::read_dir("/sys/fs/bpf/vswitch/v1") else { return };
+    for pin in pins.flatten() {
+        let name = pin.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("vst-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _left = Command::new(binary()).args(["-s", &name, "down"]).output();
+        }
+    }
 }
 
 /// `vswitch -s NAME ARGS` in a namespace; args are split at blanks.

@@ -7,7 +7,7 @@ use vswitch_ebpf::abi::{Port, PortRecord, port_flags};
 
 use crate::{
     addresses,
-    config::{Datapath, FarEnd, PortConfig, Role},
+    config::{Datapath, FarEnd, Mode, PortConfig, Role},
     dataplane::{
         Access, Dataplane, links,
         links::Hook,
@@ -52,7 +52,15 @@ pub(crate) async fn add(
     }
     .await;
     match added {
-        Ok(notes) => Ok(notes),
+        Ok(mut notes) => {
+            if config.mode == Mode::Passthru {
+                notes.push(format!(
+                    "{}: has every unicast frame that the uplink receives: nobody outside reaches this machine there",
+                    config.ifname
+                ));
+            }
+            Ok(notes)
+        }
         Err(err) => {
             let member = Member { slot, record: dataplane.record(slot).unwrap_or(record), port };
             let undone = remove(dataplane, netlink, &member).await;

@@ -10,7 +10,7 @@ use crate::{
     apply,
     config::SwitchConfig,
     dataplane::{
-        Access, Dataplane, Incomplete,
+        Access, Dataplane, Homeless, Incomplete,
         pins::Pins,
         state::{EntryKind, entry_kind},
     },
@@ -70,6 +70,11 @@ pub async fn down(scope: &Scope) -> Result<Report> {
             let notes =
                 apply::salvage(&scope.switch, &pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
             Report { ops: Vec::new(), notes }
+        }
+        Err(err) if err.is::<Homeless>() => {
+            pins.remove()?;
+            let note = "its network namespace is gone, or cannot be seen from here: nothing was done about interfaces";
+            Report { ops: Vec::new(), notes: vec![note.to_owned()] }
         }
         Err(err) => return Err(err),
     };

@@ -70,7 +70,8 @@ pub async fn show(scope: &Scope) -> Result<SwitchView> {
         ageing: u32::try_from(Dataplane::seconds(settings.ageing.into())).unwrap_or(u32::MAX),
         fdb_max: dataplane.maps.fdb_max(),
         fdb_used: u32::try_from(dataplane.maps.fdb_all()?.len()).unwrap_or(u32::MAX),
-        host_access: settings.flags & settings_flags::HOST_ACCESS != 0,
+        // As it is: macvlan's rules have none, whatever is configured.
+        host_access: vswitch_ebpf::policy::host_access(settings.flags),
         macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
         abi: ABI_VERSION,
         build: BUILD.to_owned(),

@@ -95,6 +95,30 @@ fn the_records_removed() {
     assert_eq!((bench.machine.find_ifindex("w0"), there.find_ifindex("eth0")), (None, None));
 }
 
+/// Namespaces are deleted without asking the switch.
+#[test]
+fn the_namespace_deleted() {
+    require!(NEEDS);
+    let (home, elsewhere, name) = (Netns::new("home"), Netns::new("elsewhere"), vswitch::unique_name());
+    vswitch::run(&home, &name, "up");
+    drop(home);
+    let output = vswitch::command(&elsewhere, &name, "show").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        stderr,
+        format!(
+            "vswitch: switch \"{name}\": its network namespace is gone, or cannot be seen from here: take it away with `vswitch -s {name} down`\n"
+        )
+    );
+    let output = vswitch::run(&elsewhere, &name, "down");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "note: its network namespace is gone, or cannot be seen from here: nothing was done about interfaces\n"
+    );
+    let output = vswitch::command(&elsewhere, &name, "show").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is none of that name"));
+}
+
 #[test]
 fn whole_directories_removed_or_empty() {
     require!(NEEDS);

@@ -185,11 +185,25 @@ fn lives_here(name: &str, identity: &Identity) -> Result<()> {
             let argument = label.strip_prefix("pid ").unwrap_or(label);
             bail!(r#"switch "{name}": lives in namespace {label}: use -n {argument}"#)
         }
-        None => bail!(
-            r#"switch "{name}": lives in a network namespace that cannot be found from here: run the command inside it"#
-        ),
+        None => Err(Homeless(name.to_owned()).into()),
     }
 }
+
+/// A switch whose namespace is gone, or is nowhere to be seen from here.
+#[derive(Debug)]
+pub(crate) struct Homeless(String);
+
+impl fmt::Display for Homeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name) = self;
+        write!(
+            f,
+            r#"switch "{name}": its network namespace is gone, or cannot be seen from here: take it away with `vswitch -s {name} down`"#
+        )
+    }
+}
+
+impl Error for Homeless {}
 
 fn refusal(err: &anyhow::Error) -> Option<io::ErrorKind> {
     err.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
