@@ -63,8 +63,8 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
     };
     if let Some(unknown) = packages.iter().find(|package| !has_candidate(package)) {
         let remedy = if DEBIAN_PACKAGES.contains(unknown) {
-            "it comes with Debian 12's security archive (deb http://deb.debian.org/debian-security \
-             bookworm-security main); or take rustup's route: rustup toolchain install nightly --component rust-src"
+            "it comes with Debian 12's security archive (suite bookworm-security, component main); or take rustup's \
+             route: rustup toolchain install nightly --component rust-src"
         } else {
             "add the archive that carries it"
         };
