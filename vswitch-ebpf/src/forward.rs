@@ -5,7 +5,7 @@ use crate::{
     egress::{Facts, egress},
     frame::{Frame, MacAddr},
     ingress::{Hook, Ingress, admit, sender},
-    learn::{Origin, OriginKind, learn},
+    learn::{Origin, learn},
     lookup::lookup,
     policy::Flood,
     tables::Tables,
@@ -56,7 +56,7 @@ impl Decision {
 pub fn decide(frame: &impl Frame, tables: &impl Tables, hook: Hook) -> Option<Decision> {
     let ingress = sender(tables, hook)?;
     let settings = tables.settings();
-    let origin = Origin { kind: OriginKind::Fresh, slot: 0, mode: 0 };
+    let origin = Origin::FRESH;
     let mut facts = Facts { settings, ingress, origin, sender: MacAddr([0; 6]), wire_len: frame.wire_len() };
     let header = match admit(frame, &settings, &ingress) {
         Ok(header) => header,

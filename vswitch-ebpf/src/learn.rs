@@ -18,6 +18,11 @@ pub struct Origin {
     pub mode: u8,
 }
 
+impl Origin {
+    /// Of a frame that is no reflection.
+    pub const FRESH: Self = Self { kind: OriginKind::Fresh, slot: 0, mode: 0 };
+}
+
 /// Whether a frame is a reflection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginKind {
@@ -56,15 +61,14 @@ pub fn learn(
     source: FdbKey,
     now: Stamp,
 ) -> Learned {
-    let fresh = Origin { kind: OriginKind::Fresh, slot: 0, mode: 0 };
-    let nothing = Learned { origin: fresh, fdb_full: false };
+    let nothing = Learned { origin: Origin::FRESH, fdb_full: false };
     let learns = settings.ageing != 0 && ingress.port.flags & port_flags::LEARNING != 0;
     let reflects = ingress.from_wire() && settings.flags & settings_flags::STATIONS != 0;
     let private = !ingress.from_host && ingress.port.mode == mode::PRIVATE && !compat(settings.flags);
     if !source.mac.is_station() || !learns && !reflects && !private {
         return nothing;
     }
-    let spoofed = Learned { origin: Origin { kind: OriginKind::Spoofed, ..fresh }, ..nothing };
+    let spoofed = Learned { origin: Origin { kind: OriginKind::Spoofed, ..Origin::FRESH }, ..nothing };
     let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
     let Some(entry) = tables.fdb(source) else {
         let known = learns && tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
@@ -78,7 +82,7 @@ pub fn learn(
     {
         return spoofed;
     }
-    let origin = if reflects { origin(tables, settings, ingress, entry, now) } else { fresh };
+    let origin = if reflects { origin(tables, settings, ingress, entry, now) } else { Origin::FRESH };
     if learns && matches!(origin.kind, OriginKind::Fresh | OriginKind::Moved) {
         update(tables, settings, ingress, source, entry, now);
     }
@@ -94,12 +98,11 @@ fn origin(
     entry: FdbEntry,
     now: Stamp,
 ) -> Origin {
-    let fresh = Origin { kind: OriginKind::Fresh, slot: 0, mode: 0 };
     if is_local(entry) {
-        return Origin { kind: OriginKind::Host, ..fresh };
+        return Origin { kind: OriginKind::Host, ..Origin::FRESH };
     }
     if entry.slot() == ingress.slot || entry.has(fdb_flags::HOST) || entry.expired(now, settings.ageing) {
-        return fresh;
+        return Origin::FRESH;
     }
     match tables.port(entry.slot()) {
         // The kernel knows the addresses of the children that are up.
@@ -113,7 +116,7 @@ fn origin(
             let kind = if stays { OriginKind::Sibling } else { OriginKind::Moved };
             Origin { kind, slot: entry.slot(), mode: port.mode }
         }
-        Some(_) | None => fresh,
+        Some(_) | None => Origin::FRESH,
     }
 }
 

@@ -103,15 +103,18 @@ async fn unfilter(
     link: &Link,
     which: impl Fn(MacAddr) -> bool,
 ) -> Result<()> {
+    let mut ours = dataplane.maps.fdb_all()?;
+    ours.retain(|(key, entry)| entry.has(fdb_flags::FILTERED) && which(key.mac));
+    if ours.is_empty() {
+        return Ok(());
+    }
     let there = netlink.fdb_self_list(link).await?;
-    for (key, entry) in dataplane.maps.fdb_all()? {
-        if entry.has(fdb_flags::FILTERED) && which(key.mac) {
-            if there.contains(&key.mac.0) {
-                netlink.fdb_self_del(link, &key.mac.0).await?;
-            }
-            let flags = entry.flags() & !fdb_flags::FILTERED;
-            dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
+    for (key, entry) in ours {
+        if there.contains(&key.mac.0) {
+            netlink.fdb_self_del(link, &key.mac.0).await?;
         }
+        let flags = entry.flags() & !fdb_flags::FILTERED;
+        dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
     }
     Ok(())
 }
