@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
@@ -12,7 +12,6 @@ use rtnetlink::{
 };
 
 use super::{Link, Mac, Netlink, Refused, mac_text};
-use crate::config::names::check_ifname;
 
 /// A veth pair to be made: one end here, the other where it is wanted from its first moment on.
 #[derive(Debug, Default)]
@@ -28,9 +27,23 @@ pub struct Veth<'a> {
     pub mtu: Option<u32>,
 }
 
-/// Fails if no interface can have this name: by the configuration's rule, see [`check_ifname`].
+/// Is this a name that an interface may be created with? 1 to 15 bytes, none of them blank, `/`, `:` or `%`.
 pub fn check_name(ifname: &str) -> Result<()> {
-    check_ifname(ifname).map_err(|what| anyhow!("interface name: {what}"))
+    const LONGEST: usize = libc::IFNAMSIZ - 1;
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
+    if ifname.is_empty() {
+        bail!("interface name: empty");
+    }
+    if ifname.len() > LONGEST {
+        bail!(r#"interface name "{ifname}": {} bytes, the kernel takes {LONGEST} at most"#, ifname.len());
+    }
+    if let Some(c) = ifname.chars().find(|&c| bad(c)) {
+        bail!("interface name {ifname:?}: {c:?} is not allowed in it");
+    }
+    if ifname == "." || ifname == ".." {
+        bail!(r#"interface name "{ifname}": reserved"#);
+    }
+    Ok(())
 }
 
 impl Netlink {
