@@ -1,6 +1,7 @@
 //! Level 2: do the programs in the kernel do what the specification says? `BPF_PROG_TEST_RUN`; needs root, no network.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
+mod budget;
 mod object;
 mod run;
 
@@ -12,7 +13,7 @@ use std::{
 };
 
 use proptest::test_runner::TestCaseError;
-use vswitch_ebpf::abi::{SWITCHED_MARK, Stamp};
+use vswitch_ebpf::abi::{PROBES, SWITCHED_MARK, Stamp};
 use vswitch_tests::{
     cases::{Case, PLAIN, Step, case, runner},
     frame::{BROADCAST, MULTICAST, Mac, UNKNOWN},
@@ -151,7 +152,12 @@ fn needs() -> Vec<Need> {
     [Need::Root, Need::Btf, Need::Tool("ip"), Need::Tool("nsenter")].into_iter().chain(object).collect()
 }
 
+/// Runs a test on the object, whose interfaces are where look-ups come at last.
 fn in_namespace(test: impl FnOnce(Object) + Send) {
+    in_namespace_at(PROBES - 1, test);
+}
+
+fn in_namespace_at(probe: u32, test: impl FnOnce(Object) + Send) {
     let netns = Netns::new("kernel");
     // Not dummies: kernels without them exist, and the switch is for veths anyway.
     netns.ip_all(SLOTS.flat_map(|slot| {
@@ -162,7 +168,7 @@ fn in_namespace(test: impl FnOnce(Object) + Send) {
             format!("link set far{slot} up"),
         ]
     }));
-    netns.run(|| test(Object::load()));
+    netns.run(|| test(Object::load(probe)));
 }
 
 fn in_lock_step(object: &mut Object, case: &Case, seen: &mut Seen) -> Result<(), TestCaseError> {

@@ -1,6 +1,6 @@
 //! How does a generated switch get into the kernel, and its state out again? The BPF object, its maps, and test runs.
 
-use std::{collections::BTreeMap, env, mem::size_of, path::PathBuf};
+use std::{collections::BTreeMap, env, mem::size_of, path::PathBuf, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
@@ -8,7 +8,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
 use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, Interface, PROBES, Port, STAMP_SHIFT, Settings, SourceKey, Stamp,
+    Counters, FdbEntry, FdbKey, Interface, Port, STAMP_SHIFT, Settings, SourceKey, Stamp,
 };
 use vswitch_tests::{
     cases::FDB_MAX,
@@ -72,8 +72,8 @@ pub(crate) fn path() -> PathBuf {
 }
 
 impl Object {
-    /// Loads the object. The interfaces must exist: the devmap takes no other.
-    pub(crate) fn load() -> Self {
+    /// Loads the object, with each interface where the n-th probe finds it. They must exist: the devmap takes no other.
+    pub(crate) fn load(probe: u32) -> Self {
         let path = path();
         let room = FDB_MAX.try_into().unwrap();
         let mut ebpf = EbpfLoader::new()
@@ -91,8 +91,7 @@ impl Object {
         let mut interfaces = Array::<_, Wire<Interface>>::try_from(take("INTERFACES")).unwrap();
         let mut devmap = DevMap::try_from(take("DEVMAP")).unwrap();
         for slot in SLOTS {
-            // The last place where it may be: look-ups must come that far.
-            let element = Interface::element(ifindex(slot), PROBES - 1);
+            let element = Interface::element(ifindex(slot), probe);
             let interface = Interface { ifindex: ifindex(slot), slot: u32::from(slot) };
             interfaces.set(element, Wire(interface), 0).unwrap();
             devmap.set(u32::from(slot), ifindex(slot), None, 0).unwrap();
@@ -193,6 +192,24 @@ impl Object {
 
     /// Runs a program on a frame of the port or uplink in `slot`.
     pub(crate) fn run(&self, program: Program, slot: u16, frame: &Frame, mark: u32) -> Ran {
+        self.repeat(program, slot, frame, mark, 1).0
+    }
+
+    /// How many instructions the kernel's verifier looked at before it let the program in.
+    pub(crate) fn verified(&self, program: Program) -> u32 {
+        let program = self.ebpf.program(program.name()).unwrap();
+        program.info().unwrap().verified_instruction_count().unwrap()
+    }
+
+    /// Runs it often, and returns what it did and how long one run took on average.
+    pub(crate) fn repeat(
+        &self,
+        program: Program,
+        slot: u16,
+        frame: &Frame,
+        mark: u32,
+        repeat: u32,
+    ) -> (Ran, Duration) {
         let mut bytes = header(frame).to_vec();
         bytes.resize(frame.len.try_into().unwrap(), 0);
         let test = match program {
@@ -200,7 +217,7 @@ impl Object {
                 let mut md = [0u32; 6];
                 (md[XDP_DATA_END], md[XDP_INGRESS_IFINDEX]) = (frame.len, ifindex(slot));
                 let xdp: &Xdp = self.ebpf.program(program.name()).unwrap().try_into().unwrap();
-                xdp.test_run(options(&bytes, &md, &mut [])).map(|result| (result, mark))
+                xdp.test_run(options(&bytes, &md, &mut [], repeat)).map(|result| (result, mark))
             }
             Program::Ingress | Program::Egress => {
                 let mut skb = [0u32; 48];
@@ -210,16 +227,16 @@ impl Object {
                 }
                 let mut after = [0u32; 48];
                 let tc: &SchedClassifier = self.ebpf.program(program.name()).unwrap().try_into().unwrap();
-                tc.test_run(options(&bytes, &skb, &mut after)).map(|result| (result, after[SKB_MARK]))
+                tc.test_run(options(&bytes, &skb, &mut after, repeat)).map(|result| (result, after[SKB_MARK]))
             }
         };
         let (result, mark) = test.unwrap_or_else(|error| panic!("{program:?} on {frame:?}: {error:?}"));
-        Ran { code: result.return_value.cast_signed(), mark }
+        (Ran { code: result.return_value.cast_signed(), mark }, result.duration)
     }
 }
 
 impl Program {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ingress => "vswitch_in",
             Self::Egress => "vswitch_out",
@@ -238,9 +255,15 @@ pub(crate) fn now() -> Stamp {
         >> STAMP_SHIFT
 }
 
-fn options<'a>(bytes: &'a [u8], context: &'a [u32], after: &'a mut [u32]) -> TestRunOptions<'a> {
+fn options<'a>(
+    bytes: &'a [u8],
+    context: &'a [u32],
+    after: &'a mut [u32],
+    repeat: u32,
+) -> TestRunOptions<'a> {
     TestRunOptions {
         data_in: Some(bytes),
+        repeat,
         ctx_in: Some(bytemuck::cast_slice(context)),
         ctx_out: (!after.is_empty()).then(|| bytemuck::cast_slice_mut(after)),
         ..TestRunOptions::default()
