@@ -149,7 +149,7 @@ impl Tables for HostTables {
         self.sources.get(&key).copied().unwrap_or(0)
     }
 
-    fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
+    fn fdb(&self, key: FdbKey, _now: Stamp) -> Option<FdbEntry> {
         self.fdb.borrow().get(&key).copied()
     }
 
@@ -166,8 +166,12 @@ impl Tables for HostTables {
         room
     }
 
-    fn fdb_update(&self, key: FdbKey, entry: FdbEntry) {
+    fn fdb_renew(&self, key: FdbKey, entry: FdbEntry) {
         self.fdb.borrow_mut().entry(key).and_modify(|old| *old = entry);
+    }
+
+    fn fdb_move(&self, key: FdbKey, entry: FdbEntry) {
+        self.fdb_renew(key, entry);
     }
 
     fn now(&self) -> Stamp {
@@ -179,10 +183,10 @@ impl Tables for HostTables {
 struct Header<'a>(&'a model::Frame);
 
 impl frame::Frame for Header<'_> {
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    fn words(&self) -> Option<[u64; 2]> {
         let bytes = header(self.0);
         let len = bytes.len().min(usize::try_from(self.0.len).ok()?);
-        bytes[..len].get(offset..)?.first_chunk().copied()
+        bytes.get(..len)?.words()
     }
 
     fn wire_len(&self) -> u32 {

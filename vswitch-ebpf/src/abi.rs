@@ -26,11 +26,9 @@ pub const DEFAULT_FDB_MAX: u32 = 65_536;
 /// ("VSWd"). The hook clears it, so that it never leaves the machine.
 pub const SWITCHED_MARK: u32 = 0x5653_5764;
 
-/// A moment of the monotonic clock in units of 2^20 ns (1.048576 ms): a shift instead of a division per frame.
+/// A moment in the kernel's ticks (`jiffies_64`): reading it is one load, which no other clock's is. [`Identity`] says how it
+/// follows from CLOCK_MONOTONIC.
 pub type Stamp = u64;
-
-/// `ns >> STAMP_SHIFT` makes a [`Stamp`] of CLOCK_MONOTONIC nanoseconds.
-pub const STAMP_SHIFT: u32 = 20;
 
 /// What holds for the whole switch: the only element of the map `SETTINGS`.
 #[repr(C)]
@@ -158,6 +156,48 @@ pub struct FdbKey {
     /// The VLAN identifier; 0 while the switch is not VLAN-aware.
     pub vlan: u16,
 }
+
+impl FdbKey {
+    /// Address and VLAN in one word, to be compared at once.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.mac.word() | (self.vlan as u64) << 48
+    }
+}
+
+/// An entry of the FDB that a CPU has looked up lately: element of the per-CPU map `RECENT`, by [`Recent::element`].
+///
+/// Most frames are of few conversations. Comparing the last answer costs a tenth of a look-up in the hash.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Recent {
+    /// [`FdbKey::word`].
+    pub key: u64,
+    /// What the FDB said.
+    pub entry: FdbEntry,
+    /// What the map `CHANGES` said before the FDB was asked. Another number, and the answer may be another one.
+    pub changes: u64,
+    /// Until when it holds. An entry's age is in the FDB alone, where other CPUs renew it.
+    pub until: Stamp,
+}
+
+/// Elements of the map `RECENT` on each CPU: 16 KiB, half of what a CPU has at hand.
+pub const RECENT_MAX: u32 = 512;
+
+impl Recent {
+    /// Where the answer for a key is to be found: the product's high bits depend on all of the key's.
+    #[inline(always)]
+    pub const fn element(key: u64) -> u32 {
+        const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+        (key.wrapping_mul(GOLDEN_RATIO) >> RECENT_MAX.leading_zeros().wrapping_add(u32::BITS).wrapping_add(1))
+            as u32
+    }
+}
+
+/// What userspace adds to the only element of the map `CHANGES` after it has changed the FDB or the ageing time. The dataplane
+/// adds 1 when an address moves. Userspace reads and writes, and may lose what the dataplane adds in between: so high that
+/// what it writes was there in no case before.
+pub const USERSPACE_CHANGE: u64 = 1 << 33;
 
 /// Key of the map `SOURCES`: a sender, and a port in source mode that lists it. With slot 0 the sender alone: some port
 /// lists it.
@@ -329,8 +369,10 @@ pub struct Identity {
     pub netns_ino: u64,
     /// 1 once `up` has finished; 0 marks a switch that a crash left half made.
     pub complete: u32,
-    /// Explicit padding, zero.
-    pub reserved: u32,
+    /// Nanoseconds of CLOCK_MONOTONIC in one [`Stamp`].
+    pub tick: u32,
+    /// CLOCK_MONOTONIC, in nanoseconds, at the stamp 0: long before the machine was started.
+    pub epoch: i64,
 }
 
 #[cfg(test)]
@@ -350,7 +392,7 @@ mod tests {
         assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));
         assert_eq!((size_of::<Counters>(), offset_of!(Counters, drops)), (192, 64));
         assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (116, 96));
-        assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (24, 16));
+        assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (32, 16));
     }
 
     #[test]

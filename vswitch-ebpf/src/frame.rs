@@ -10,8 +10,10 @@ pub const VLAN_HLEN: u32 = 4;
 
 /// A frame as the decision sees it. A trait and not a slice: the verifier forgets the bound of a slice of the packet.
 pub trait Frame {
-    /// The `N` bytes at `offset` from the destination address, or `None` if the frame ends before.
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// The eight bytes from the destination address on, and the eight from the source address on, which end with the
+    /// EtherType, as little-endian words; `None` if the frame is shorter. Words and not bytes: the compiler does not know
+    /// that BPF may load them from any address, and would load byte by byte.
+    fn words(&self) -> Option<[u64; 2]>;
 
     /// Length in bytes with the Ethernet header, of the longest frame that will be on a wire: 0 for a GSO super-frame,
     /// whose segments fit the MTU by construction.
@@ -27,22 +29,36 @@ impl MacAddr {
     /// ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
+    /// The address as a number, its first byte the lowest.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// The address in the low 48 bits of a word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
     /// Whether the group bit is set: multicast or broadcast.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
+        self.word() & 1 != 0
     }
 
     /// Whether it is the broadcast address.
     #[inline(always)]
     pub fn is_broadcast(self) -> bool {
-        self == Self::BROADCAST
+        self.word() == Self::BROADCAST.word()
     }
 
     /// Whether it is all zero.
     #[inline(always)]
     pub fn is_zero(self) -> bool {
-        self == Self([0; 6])
+        self.word() == 0
     }
 
     /// Whether a station may send from it: neither a group address nor zero.
@@ -54,8 +70,9 @@ impl MacAddr {
     /// The last digit of 01-80-C2-00-00-0X, the reserved addresses that a bridge does not forward (802.1Q table 8-1).
     #[inline(always)]
     pub fn link_local(self) -> Option<u8> {
-        let [a, b, c, d, e, x] = self.0;
-        ([a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && x <= 0x0f).then_some(x)
+        const RESERVED: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0, 0, 0]);
+        let digit = self.word() ^ RESERVED.word();
+        (digit & !(0x0f << 40) == 0).then_some((digit >> 40) as u8)
     }
 }
 
@@ -84,18 +101,20 @@ impl Header {
     /// Reads them; `None` if the frame is shorter than an Ethernet header.
     #[inline(always)]
     pub fn read(frame: &impl Frame) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = frame.load::<{ ETH_HLEN as usize }>(0)?;
+        let [destination, source] = frame.words()?;
+        let [.., high, low] = source.to_le_bytes();
         Some(Self {
-            destination: MacAddr([a, b, c, d, e, f]),
-            source: MacAddr([g, h, i, j, k, l]),
-            ethertype: u16::from_be_bytes([m, n]),
+            destination: MacAddr::from_word(destination),
+            source: MacAddr::from_word(source),
+            ethertype: u16::from_be_bytes([high, low]),
         })
     }
 }
 
 impl Frame for &[u8] {
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.get(offset..)?.first_chunk().copied()
+    fn words(&self) -> Option<[u64; 2]> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = *self.first_chunk::<{ ETH_HLEN as usize }>()?;
+        Some([[a, b, c, d, e, f, g, h], [g, h, i, j, k, l, m, n]].map(u64::from_le_bytes))
     }
 
     fn wire_len(&self) -> u32 {

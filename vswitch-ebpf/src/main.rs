@@ -1,5 +1,7 @@
 //! The XDP and tc programs: a verdict becomes an action in one exhaustive match each.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// For loads of words from any address (`bpf/packet.rs`).
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod bpf;
@@ -48,6 +50,12 @@ mod programs {
             Some(decision) => act::sent_by_host(&ctx, &decision),
             None => act::TC_NEXT,
         }
+    }
+
+    /// Tells userspace the dataplane's time when that makes a test run of it. It is never attached.
+    #[classifier]
+    pub(crate) fn vswitch_clock(ctx: TcContext) -> i32 {
+        act::tell_time(&ctx)
     }
 
     #[panic_handler]

@@ -95,7 +95,7 @@ pub(crate) fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16, also: u8)
     if there.is_some_and(|entry| entry.slot() == slot && entry.flags() & !fdb_flags::FILTERED == flags) {
         return Ok(());
     }
-    dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, flags, Dataplane::now()))
+    dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, flags, dataplane.now()))
 }
 
 /// Enters the addresses that follow from the interface: an uplink's own is the host's, and that of a far end which
@@ -111,7 +111,7 @@ pub(crate) async fn bind_own(
     if role == Role::Uplink {
         let mac = MacAddr(link.mac);
         unclaimed(dataplane, mac, Some(slot)).with_context(|| format!(r#""{}""#, link.ifname))?;
-        return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, Dataplane::now()));
+        return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now()));
     }
     if record.flags & record_flags::CREATED_VETH == 0 || record.first_mac != [0; 6] {
         return Ok(());

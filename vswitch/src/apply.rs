@@ -68,7 +68,7 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
         Op::AddFdb(entry) => {
             let slot = dataplane.member(&entry.ifname)?.slot;
             let key = FdbKey { mac: entry.mac, vlan: entry.vlan };
-            dataplane.maps.fdb_set(key, FdbEntry::new(slot, fdb_flags::STATIC, Dataplane::now()))?;
+            dataplane.maps.fdb_set(key, FdbEntry::new(slot, fdb_flags::STATIC, dataplane.now()))?;
         }
         Op::DelFdb(entry) => {
             dataplane.maps.fdb_del(FdbKey { mac: entry.mac, vlan: entry.vlan })?;

@@ -138,7 +138,7 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
             );
         }
     }
-    let entry = FdbEntry::new(slot, flags, Dataplane::now());
+    let entry = FdbEntry::new(slot, flags, dataplane.now());
     dataplane.maps.fdb_set(key, entry)?;
     // The dataplane may have refreshed the entry that it had just read: the user's word stands.
     if dataplane.maps.fdb_get(key)?.is_some_and(|now| now.flags() != flags) {

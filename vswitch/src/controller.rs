@@ -182,7 +182,7 @@ fn sweep(scope: &Scope) -> Result<Duration> {
     let _lock = Lock::change(&scope.switch)?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let ageing = dataplane.maps.settings()?.ageing;
-    let now = Dataplane::now();
+    let now = dataplane.now();
     for (key, entry) in dataplane.maps.fdb_all()? {
         // Read again: the address may have spoken since.
         if entry.expired(now, ageing)
@@ -191,7 +191,7 @@ fn sweep(scope: &Scope) -> Result<Duration> {
             dataplane.maps.fdb_del(key)?;
         }
     }
-    Ok(SWEEP.min(Duration::from_secs(Dataplane::seconds(ageing.into()).max(4) / 4)))
+    Ok(SWEEP.min(Duration::from_secs(dataplane.seconds(ageing.into()).max(4) / 4)))
 }
 
 /// Brings every port in line with its interface, as far as it can be; `gone` are interfaces that were deleted, whatever
@@ -283,7 +283,7 @@ fn follow_address(dataplane: &mut Dataplane, slot: u16, address: FdbKey) -> Resu
     if dataplane.maps.fdb_get(address)?.is_some_and(is_local) {
         return Ok(());
     }
-    dataplane.maps.fdb_set(address, FdbEntry::new(slot, fdb_flags::LOCAL, Dataplane::now()))?;
+    dataplane.maps.fdb_set(address, FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now()))?;
     for (key, entry) in dataplane.maps.fdb_all()? {
         if is_local(entry) && key != address {
             dataplane.maps.fdb_del(key)?;

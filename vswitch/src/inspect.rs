@@ -27,7 +27,7 @@ pub async fn ports(scope: &Scope) -> Result<Vec<PortView>> {
 pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
     let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
     let members = dataplane.members()?;
-    let now = Dataplane::now();
+    let now = dataplane.now();
     let mut entries = dataplane.maps.fdb_all()?;
     entries.sort_unstable_by_key(|(key, _)| *key);
     let views = entries.into_iter().map(|(key, entry)| {
@@ -42,7 +42,7 @@ pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
             vlan: key.vlan,
             ifname: if of_host { HOST.to_owned() } else { name_of(&members, entry.slot()) },
             kind,
-            age: (kind == FdbKind::Learned).then(|| Dataplane::seconds(entry.age(now))),
+            age: (kind == FdbKind::Learned).then(|| dataplane.seconds(entry.age(now))),
         }
     });
     Ok(views.collect())
@@ -67,7 +67,7 @@ pub async fn show(scope: &Scope) -> Result<SwitchView> {
     Ok(SwitchView {
         name: dataplane.name.clone(),
         netns: scope.netns.clone(),
-        ageing: u32::try_from(Dataplane::seconds(settings.ageing.into())).unwrap_or(u32::MAX),
+        ageing: u32::try_from(dataplane.seconds(settings.ageing.into())).unwrap_or(u32::MAX),
         fdb_max: dataplane.maps.fdb_max(),
         fdb_used: u32::try_from(dataplane.maps.fdb_all()?.len()).unwrap_or(u32::MAX),
         // As it is: macvlan's rules have none, whatever is configured.

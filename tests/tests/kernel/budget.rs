@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vswitch_ebpf::abi::FdbEntry;
+use vswitch_ebpf::abi::{FdbEntry, Stamp};
 use vswitch_tests::{
     cases::{Case, PLAIN},
     frame::{Mac, UNKNOWN},
@@ -13,7 +13,7 @@ use vswitch_tests::{
 
 use crate::{
     STATION, in_namespace_at, needs,
-    object::{Fdb, Program, now},
+    object::{Fdb, Program},
     run::{TC_REDIRECT, XDP_REDIRECT},
 };
 
@@ -71,7 +71,8 @@ fn the_time_of_a_decision() {
             let how = if peer.is_empty() { "redirect" } else { "redirect_peer" };
             let case = Case { model: model.clone(), xdp, peer, steps: Vec::new() };
             object.configure(&case.slowed(crate::UNIT).tables());
-            object.set_fdb(&known());
+            let known = known(object.now());
+            object.set_fdb(&known);
             let times = (0..9).map(|_| {
                 let (ran, time) = object.repeat(program, 1, &frame, 0, 300_000);
                 assert_eq!(ran.code, code);
@@ -83,8 +84,8 @@ fn the_time_of_a_decision() {
     });
 }
 
-fn known() -> Fdb {
-    let at = |mac: Mac, slot| (key(mac), FdbEntry::new(slot, 0, now()));
+fn known(now: Stamp) -> Fdb {
+    let at = |mac: Mac, slot| (key(mac), FdbEntry::new(slot, 0, now));
     [at(STATION, 1), at(UNKNOWN, 2)].into()
 }
 

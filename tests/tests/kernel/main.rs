@@ -3,6 +3,7 @@
 
 mod budget;
 mod object;
+mod recent;
 mod run;
 
 use std::{

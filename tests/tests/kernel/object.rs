@@ -8,7 +8,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
 use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, Interface, Port, STAMP_SHIFT, Settings, SourceKey, Stamp,
+    Counters, FdbEntry, FdbKey, Interface, Port, Settings, SourceKey, Stamp, USERSPACE_CHANGE,
 };
 use vswitch_tests::{
     cases::FDB_MAX,
@@ -52,6 +52,7 @@ pub(crate) struct Object {
     put: BTreeMap<u16, Port>,
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
     fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
+    changes: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     counted: BTreeMap<u16, Counters>,
     /// Entries that take room from the FDB: its size is fixed when the object is loaded.
@@ -80,7 +81,7 @@ impl Object {
             .map_max_entries("FDB", room)
             .load_file(&path)
             .unwrap_or_else(|error| panic!("load {}: {error:?}", path.display()));
-        for name in [Program::Ingress, Program::Egress].map(Program::name) {
+        for name in [Program::Ingress.name(), Program::Egress.name(), "vswitch_clock"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("load {name}: {error}"));
         }
@@ -102,6 +103,7 @@ impl Object {
             put: BTreeMap::new(),
             sources: take("SOURCES").try_into().unwrap(),
             fdb: take("FDB").try_into().unwrap(),
+            changes: take("CHANGES").try_into().unwrap(),
             counters: take("COUNTERS").try_into().unwrap(),
             ebpf,
             counted: BTreeMap::new(),
@@ -142,6 +144,12 @@ impl Object {
     }
 
     pub(crate) fn set_fdb(&mut self, fdb: &Fdb) {
+        self.set_fdb_untold(fdb);
+        self.changes.set(0, self.changes.get(&0, 0).unwrap() + USERSPACE_CHANGE, 0).unwrap();
+    }
+
+    /// As something else than vswitch would.
+    pub(crate) fn set_fdb_untold(&mut self, fdb: &Fdb) {
         self.clear_fdb();
         for (&key, &entry) in fdb {
             self.fdb.insert(Wire(key), Wire(entry), 0).unwrap();
@@ -195,6 +203,14 @@ impl Object {
         self.repeat(program, slot, frame, mark, 1).0
     }
 
+    /// The programs' time.
+    pub(crate) fn now(&self) -> Stamp {
+        let (frame, mut after) = ([0; 14], [0u32; 48]);
+        let clock: &SchedClassifier = self.ebpf.program("vswitch_clock").unwrap().try_into().unwrap();
+        clock.test_run(options(&frame, &[], &mut after, 1)).unwrap();
+        u64::from(after[SKB_CB]) | u64::from(after[SKB_CB + 1]) << 32
+    }
+
     /// How many instructions the kernel's verifier looked at before it let the program in.
     pub(crate) fn verified(&self, program: Program) -> u32 {
         let program = self.ebpf.program(program.name()).unwrap();
@@ -245,26 +261,11 @@ impl Program {
     }
 }
 
-/// The programs' clock.
-pub(crate) fn now() -> Stamp {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes to the struct, which outlives the call.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
-    assert_eq!(failed, 0, "CLOCK_MONOTONIC_COARSE");
-    (u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap())
-        >> STAMP_SHIFT
-}
-
-fn options<'a>(
-    bytes: &'a [u8],
-    context: &'a [u32],
-    after: &'a mut [u32],
-    repeat: u32,
-) -> TestRunOptions<'a> {
+fn options<'a>(bytes: &'a [u8], context: &'a [u32], after: &'a mut [u32], repeat: u32) -> TestRunOptions<'a> {
     TestRunOptions {
         data_in: Some(bytes),
         repeat,
-        ctx_in: Some(bytemuck::cast_slice(context)),
+        ctx_in: (!context.is_empty()).then(|| bytemuck::cast_slice(context)),
         ctx_out: (!after.is_empty()).then(|| bytemuck::cast_slice_mut(after)),
         ..TestRunOptions::default()
     }
@@ -285,6 +286,7 @@ fn ballast_mac(n: usize) -> Mac {
 // Word offsets in `struct __sk_buff` and `struct xdp_md` (linux/bpf.h).
 const SKB_MARK: usize = 2;
 const SKB_IFINDEX: usize = 10;
+const SKB_CB: usize = 12;
 const SKB_GSO_SEGS: usize = 41;
 const SKB_GSO_SIZE: usize = 44;
 const XDP_DATA_END: usize = 1;

@@ -16,7 +16,7 @@ use vswitch_tests::{
 
 use crate::{
     UNIT,
-    object::{Fdb, Object, Program, now},
+    object::{Fdb, Object, Program},
 };
 
 pub(crate) const TC_NEXT: i32 = -1;
@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
     ) -> Result<i32, String> {
         let mark = if self.program == Program::Egress { MARK } else { 0 };
         let (start, ran, put) = loop {
-            let start = now();
+            let start = object.now();
             let put = self.age(&abi_fdb(self.before), start);
             object.set_fdb(&put);
             object.set_ports(self.tables);
@@ -86,11 +86,11 @@ impl<'a> Run<'a> {
             for receiver in self.cloned() {
                 *clones.entry(receiver).or_default() += 1;
             }
-            if now() - start < UNIT / 2 - MARGIN {
+            if object.now() - start < UNIT / 2 - MARGIN {
                 break (start, ran, put);
             }
         };
-        let end = now();
+        let end = object.now();
 
         same("return code", ran.code, self.code())?;
         same("mark", ran.mark, self.mark(ran.mark))?;
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
             _ => {
                 let last = self.in_turn().pop().unwrap();
                 let flags = self.tables.ports.borrow()[&last.slot()].flags;
-                let by_peer = flags & PEER != 0 && !self.flooded && self.program == Program::Ingress;
+                let by_peer = flags & PEER != 0 && self.program == Program::Ingress;
                 match (by_peer && !last.to_stack(), flags & UPLINK != 0) {
                     (true, _) => found,
                     // It will meet the hook of that uplink.

@@ -15,6 +15,7 @@ use vswitch_ebpf::{
     forward::Decision,
     frame::Frame as _,
     policy::{Flood, floods_to, floods_to_host},
+    tables::Tables as _,
     verdict::{Action, DropReason, Target, Verdict},
 };
 
@@ -44,6 +45,18 @@ pub(crate) fn xdp_ifindex(ctx: &XdpContext) -> u32 {
 pub(crate) fn tc_ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the pointer is the program's context, in which the verifier allows this read.
     unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Puts the dataplane's time into the control block, the low half first.
+#[inline(always)]
+pub(crate) fn tell_time(ctx: &TcContext) -> i32 {
+    let now = Maps.now();
+    // SAFETY: the pointer is the program's context, in which the verifier allows these writes.
+    unsafe {
+        (*ctx.skb.skb).cb[0] = now as u32;
+        (*ctx.skb.skb).cb[1] = (now >> 32) as u32;
+    }
+    TC_NEXT
 }
 
 /// Whether this frame was decided at another hook and is on its way to an uplink's wire or to the host. Clears the mark.
@@ -91,13 +104,9 @@ pub(crate) fn received(ctx: &TcContext, decision: &Decision) -> i32 {
         Action::Forward => {
             count_received(decision, len, |counters| counters.forwarded += 1);
             count_sent(target.slot, len);
-            if target.flags & port_flags::PEER != 0 {
-                // SAFETY: no memory is passed.
-                return unsafe { bpf_redirect_peer(target.ifindex, 0) } as i32;
-            }
-            hand_over(ctx, &Delivery { target, to_stack: false })
+            hand_over_here(ctx, &Delivery { target, to_stack: false })
         }
-        Action::Flood => flood(ctx, decision, len),
+        Action::Flood => flood(ctx, decision, len, hand_over_here),
         Action::Host => {
             count_received(decision, len, |counters| counters.host += 1);
             count_sent(HOST_SLOT, len);
@@ -133,7 +142,7 @@ pub(crate) fn sent_by_host(ctx: &TcContext, decision: &Decision) -> i32 {
             }
             hand_over(ctx, &Delivery { target, to_stack: false })
         }
-        Action::Flood => flood(ctx, decision, len),
+        Action::Flood => flood(ctx, decision, len, hand_over),
         Action::Drop => {
             count_drop(decision, len, decision.verdict.reason);
             TC_DROP
@@ -143,9 +152,14 @@ pub(crate) fn sent_by_host(ctx: &TcContext, decision: &Decision) -> i32 {
     }
 }
 
-/// Copies for all who may have the frame but one, and the frame itself for that one.
+/// Copies for all who may have the frame but one, and the frame itself for that one, by `hand_over`.
 #[inline(always)]
-fn flood(ctx: &TcContext, decision: &Decision, len: u32) -> i32 {
+fn flood(
+    ctx: &TcContext,
+    decision: &Decision,
+    len: u32,
+    hand_over: impl FnOnce(&TcContext, &Delivery) -> i32,
+) -> i32 {
     let mark = mark(ctx);
     let offered = offer_to_all(ctx, decision, len);
     if let Err(reason) = flooded(decision.facts.origin.kind, offered.ports, offered.host) {
@@ -193,6 +207,16 @@ fn hand_over(ctx: &TcContext, delivery: &Delivery) -> i32 {
     ctx.set_mark(delivery.mark());
     // SAFETY: no memory is passed.
     unsafe { bpf_redirect(delivery.target.ifindex, delivery.redirect_flags()) as i32 }
+}
+
+/// Gives the frame itself away at tc ingress, where a veth's far end can have it at once.
+#[inline(always)]
+fn hand_over_here(ctx: &TcContext, delivery: &Delivery) -> i32 {
+    if delivery.target.flags & port_flags::PEER == 0 || delivery.to_stack {
+        return hand_over(ctx, delivery);
+    }
+    // SAFETY: no memory is passed.
+    unsafe { bpf_redirect_peer(delivery.target.ifindex, 0) as i32 }
 }
 
 /// Gives a copy away; nothing for the interface 0.

@@ -2,17 +2,19 @@
 
 use aya_ebpf::{
     bindings::{BPF_EXIST, BPF_NOEXIST},
-    helpers::bpf_ktime_get_coarse_ns,
+    helpers::bpf_jiffies64,
     macros::map,
     maps::{Array, DevMap, HashMap, PerCpuArray},
 };
 use vswitch_ebpf::{
     abi::{
         Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES,
-        Port, PortRecord, SOURCES_MAX, STAMP_SHIFT, Settings, SourceKey, Stamp, port_flags,
+        Port, PortRecord, RECENT_MAX, Recent, SOURCES_MAX, Settings, SourceKey, Stamp, port_flags,
     },
     tables::Tables,
 };
+
+use super::recent;
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -48,6 +50,14 @@ pub(crate) static RECORDS: Array<PortRecord> = Array::with_max_entries(MAX_PORTS
 /// Userspace's memory.
 #[map]
 pub(crate) static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
+
+/// What this CPU has lately heard from the FDB.
+#[map]
+pub(crate) static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(RECENT_MAX, 0);
+
+/// Another number whenever an answer of the FDB may have become another one.
+#[map]
+pub(crate) static CHANGES: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The maps, as the decision sees them.
 pub(crate) struct Maps;
@@ -85,10 +95,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
-        // SAFETY: a copy of one aligned word. If the element was recycled for another address in between, the answer
-        // is that address' port: one frame may go astray, no memory does.
-        unsafe { FDB.get(key) }.copied()
+    fn fdb(&self, key: FdbKey, now: Stamp) -> Option<FdbEntry> {
+        match recent::get(key, now) {
+            Some(entry) => Some(entry),
+            None => recent::ask(key, now),
+        }
     }
 
     #[inline(always)]
@@ -104,15 +115,22 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fdb_update(&self, key: FdbKey, entry: FdbEntry) {
+    fn fdb_renew(&self, key: FdbKey, entry: FdbEntry) {
         // Not a store through a pointer: the element may be another address' by now. Gone is fine: the next frame
         // learns again.
         let _gone = FDB.insert(key, entry, u64::from(BPF_EXIST));
+        recent::forget(key);
+    }
+
+    #[inline(always)]
+    fn fdb_move(&self, key: FdbKey, entry: FdbEntry) {
+        let _gone = FDB.insert(key, entry, u64::from(BPF_EXIST));
+        recent::forget_all();
     }
 
     #[inline(always)]
     fn now(&self) -> Stamp {
-        // SAFETY: reads a clock.
-        unsafe { bpf_ktime_get_coarse_ns() >> STAMP_SHIFT }
+        // SAFETY: reads a word; the verifier replaces the call by the load.
+        unsafe { bpf_jiffies64() }
     }
 }

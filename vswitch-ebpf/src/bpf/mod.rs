@@ -3,3 +3,4 @@
 pub(crate) mod act;
 pub(crate) mod maps;
 pub(crate) mod packet;
+pub(crate) mod recent;

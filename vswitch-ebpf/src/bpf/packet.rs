@@ -1,11 +1,9 @@
 //! Bounded access to the bytes of a frame in XDP and tc programs.
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::bpf_xdp_get_buff_len,
-    programs::{TcContext, XdpContext},
-};
-use vswitch_ebpf::frame::Frame;
+use core::arch::asm;
+
+use aya_ebpf::programs::{TcContext, XdpContext};
+use vswitch_ebpf::frame::{ETH_HLEN, Frame};
 
 /// A frame in an XDP program.
 pub(crate) struct Xdp<'a>(pub(crate) &'a XdpContext);
@@ -15,21 +13,21 @@ pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
 
 impl Frame for Xdp<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        load(self.0.data(), self.0.data_end(), offset)
+    fn words(&self) -> Option<[u64; 2]> {
+        words(self.0.data(), self.0.data_end())
     }
 
     #[inline(always)]
     fn wire_len(&self) -> u32 {
-        // SAFETY: the context is the program's own.
-        unsafe { bpf_xdp_get_buff_len(self.0.as_ptr().cast()) as u32 }
+        // All of it: the kernel gives frames in fragments to no program that does not say that it takes them.
+        (self.0.data_end() - self.0.data()) as u32
     }
 }
 
 impl Frame for Skb<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        load(self.0.data(), self.0.data_end(), offset)
+    fn words(&self) -> Option<[u64; 2]> {
+        words(self.0.data(), self.0.data_end())
     }
 
     #[inline(always)]
@@ -39,13 +37,19 @@ impl Frame for Skb<'_> {
     }
 }
 
+/// What [`Frame::words`] tells of the frame at `data`.
 #[inline(always)]
-fn load<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<[u8; N]> {
-    let start = data + offset;
-    if start + N > data_end {
+fn words(data: usize, data_end: usize) -> Option<[u64; 2]> {
+    if data + ETH_HLEN as usize > data_end {
         return None;
     }
-    // SAFETY: `start..start + N` lies between the bounds, as the comparison above has shown to the verifier too.
-    // Byte arrays have no alignment.
-    Some(unsafe { *(start as *const [u8; N]) })
+    let (destination, source);
+    // SAFETY: both loads are within the Ethernet header, whose end lies before `data_end`: the comparison above shows it to
+    // the verifier, too. BPF's loads need no alignment where the verifier takes them (it knows the machine's needs); Rust's
+    // would, hence the assembly.
+    unsafe {
+        asm!("{} = *(u64 *)({} + 0)", out(reg) destination, in(reg) data, options(pure, readonly, nostack));
+        asm!("{} = *(u64 *)({} + 6)", out(reg) source, in(reg) data, options(pure, readonly, nostack));
+    }
+    Some([u64::from_le(destination), u64::from_le(source)])
 }

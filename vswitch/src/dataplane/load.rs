@@ -9,19 +9,22 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{maps, pins::Pins};
+use super::{clock::Clock, maps, pins::Pins};
 use crate::net::words;
 
 /// The dataplane, as `cargo xtask build` compiled it; empty in a host-only build.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vswitch.o"));
+
+/// Never attached: it tells the time.
+const CLOCK: &str = "vswitch_clock";
 
 pub(super) const PROGRAMS: [&str; 3] = ["vswitch_xdp", "vswitch_in", "vswitch_out"];
 
 /// The first kernel with `bpf_loop`, by which the programs flood.
 const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
 
-/// Loads the object: new maps, and new programs that use them. Pins both.
-pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<()> {
+/// Loads the object: new maps, and new programs that use them. Pins both, and tells how its clock goes.
+pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<Clock> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FDB", fdb_max);
     let mut ebpf = load(&mut loader, false)?;
@@ -30,7 +33,10 @@ pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<()> {
         map.pin(pins.map(name)).with_context(|| format!("pin map {name}"))?;
         pins.protect_map(name)?;
     }
-    pin_programs(pins, &mut ebpf)
+    pin_programs(pins, &mut ebpf)?;
+    let clock: &mut SchedClassifier = program(&mut ebpf, CLOCK)?.try_into()?;
+    clock.load().map_err(|err| refused(&format!("program {CLOCK}"), err.into()))?;
+    Clock::set_by(clock)
 }
 
 /// Loads the object's programs for the maps of a switch that is up, for `links::replace`.

@@ -9,7 +9,7 @@ use aya::maps::{
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::abi::{
     Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
-    SOURCES_MAX, Settings, SourceKey,
+    RECENT_MAX, Recent, SOURCES_MAX, Settings, SourceKey, USERSPACE_CHANGE,
 };
 
 use super::{pins::Pins, sys};
@@ -39,6 +39,7 @@ pub(crate) struct Maps {
     interfaces: Array<MapData, Wire<Interface>>,
     fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
     fdb_max: u32,
+    changes: Option<Array<MapData, u64>>,
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     devmap: Option<DevMap<MapData>>,
@@ -59,11 +60,13 @@ const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
     Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries }
 }
 
-const SPECS: [Spec; 9] = [
+const SPECS: [Spec; 11] = [
     spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
     spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
     spec::<FdbKey, FdbEntry>("FDB", MapType::Hash, 0),
+    spec::<u32, Recent>("RECENT", MapType::PerCpuArray, RECENT_MAX),
+    spec::<u32, u64>("CHANGES", MapType::Array, 1),
     spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     // struct bpf_devmap_val: ifindex and program.
@@ -90,6 +93,7 @@ impl Maps {
             interfaces: Array::try_from(Map::Array(open(pins, "INTERFACES", access)?))?,
             fdb: HashMap::try_from(Map::HashMap(fdb))?,
             fdb_max,
+            changes: open_private("CHANGES")?.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
@@ -105,7 +109,8 @@ impl Maps {
 
     /// Replaces what holds for the whole switch.
     pub(crate) fn set_settings(&mut self, settings: Settings) -> Result<()> {
-        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")
+        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")?;
+        self.fdb_changed()
     }
 
     /// The port in a slot.
@@ -212,17 +217,25 @@ impl Maps {
                 key.mac,
                 self.fdb_max
             ),
-            done => done.with_context(|| format!("fdb {}: write the entry", key.mac)),
+            done => done.with_context(|| format!("fdb {}: write the entry", key.mac))?,
         }
+        self.fdb_changed()
     }
 
     /// Removes an entry; returns whether there was one.
     pub(crate) fn fdb_del(&mut self, key: FdbKey) -> Result<bool> {
         match self.fdb.remove(&Wire(key)) {
-            Ok(()) => Ok(true),
+            Ok(()) => self.fdb_changed().map(|()| true),
             Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(err) => Err(err).with_context(|| format!("fdb {}: remove the entry", key.mac)),
         }
+    }
+
+    /// Makes every CPU ask the FDB again.
+    fn fdb_changed(&mut self) -> Result<()> {
+        let Some(changes) = &mut self.changes else { bail!("the switch is open for reading only") };
+        let before = changes.get(&0, 0).context("read the number of changes")?;
+        changes.set(0, before.wrapping_add(USERSPACE_CHANGE), 0).context("write the number of changes")
     }
 
     /// All elements of the source lists, also those of slot 0.

@@ -1,5 +1,6 @@
 //! The kernel's side of a switch: making it, opening it, taking it away.
 
+mod clock;
 pub(crate) mod links;
 mod load;
 pub(crate) mod maps;
@@ -10,8 +11,9 @@ mod sys;
 use std::{error::Error, fmt, io};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use vswitch_ebpf::abi::{Identity, PortRecord, STAMP_SHIFT, Stamp};
+use vswitch_ebpf::abi::{Identity, PortRecord, Stamp};
 
+use clock::Clock;
 use links::Hook;
 pub use maps::Access;
 use maps::Maps;
@@ -25,6 +27,7 @@ pub struct Dataplane {
     pub name: String,
     pub(crate) pins: Pins,
     pub(crate) maps: Maps,
+    clock: Clock,
 }
 
 /// Something of a switch is there and something is not: it can only be taken away.
@@ -58,11 +61,12 @@ impl Dataplane {
 
     fn create_at(name: &str, pins: &Pins, fdb_max: u32) -> Result<Self> {
         pins.create()?;
-        load::load_new(pins, fdb_max)?;
+        let clock = load::load_new(pins, fdb_max)?;
         let mut maps = Maps::open(pins, Access::Write)?;
         let (netns_dev, netns_ino) = Netns::current()?.identity();
-        maps.set_identity(Identity { netns_dev, netns_ino, complete: 0, reserved: 0 })?;
-        Ok(Self { name: name.to_owned(), pins: pins.clone(), maps })
+        let Clock { tick, epoch } = clock;
+        maps.set_identity(Identity { netns_dev, netns_ino, complete: 0, tick, epoch })?;
+        Ok(Self { name: name.to_owned(), pins: pins.clone(), maps, clock })
     }
 
     /// Marks the switch as whole, or as being taken away.
@@ -124,8 +128,9 @@ impl Dataplane {
             Some(io::ErrorKind::PermissionDenied) => unreadable(name, io::ErrorKind::PermissionDenied.into()),
             _ => Incomplete { switch: name.to_owned(), what: format!("{err:#}") }.into(),
         })?;
-        lives_here(name, &maps.identity()?)?;
-        Ok(Self { name: name.to_owned(), pins, maps })
+        let identity = maps.identity()?;
+        lives_here(name, &identity)?;
+        Ok(Self { name: name.to_owned(), pins, maps, clock: Clock::of(&identity) })
     }
 
     /// What an incomplete switch still knows of its ports, by slot; `None` if that is lost too.
@@ -142,23 +147,13 @@ impl Dataplane {
     }
 
     /// The time, as the dataplane stamps entries.
-    pub fn now() -> Stamp {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the pointer is to a timespec of ours. CLOCK_MONOTONIC exists always.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-        let ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
-        ns >> STAMP_SHIFT
-    }
-
-    /// Seconds as the dataplane counts them, rounded up.
-    pub fn stamps(seconds: u32) -> u32 {
-        let ns = u64::from(seconds) * 1_000_000_000;
-        u32::try_from(ns.div_ceil(1 << STAMP_SHIFT)).unwrap_or(u32::MAX)
+    pub fn now(&self) -> Stamp {
+        self.clock.now()
     }
 
     /// Seconds of a time that the dataplane counted, rounded to the nearest.
-    pub fn seconds(stamps: u64) -> u64 {
-        ((stamps << STAMP_SHIFT) + 500_000_000) / 1_000_000_000
+    pub fn seconds(&self, stamps: u64) -> u64 {
+        self.clock.seconds(stamps)
     }
 
     /// Loads the object's programs anew for this switch's maps.

@@ -123,9 +123,8 @@ impl Dataplane {
         if macvlan_compat {
             flags |= settings_flags::MACVLAN_COMPAT;
         }
-        let ageing = Self::stamps(ageing);
-        let second = Self::stamps(1);
-        let refresh = second.min(ageing / 4);
+        let (ageing, second) = (self.clock.stamps(ageing), self.clock.stamps(1));
+        let refresh = if ageing == 0 { second } else { second.min(ageing / 4) };
         let before = self.maps.settings()?;
         flags |= before.flags & (settings_flags::STATIONS | settings_flags::SOURCES);
         self.maps.set_settings(Settings { ageing, refresh, flags, ..before })
@@ -170,7 +169,7 @@ impl Dataplane {
         let members = self.members()?;
         let mut config = SwitchConfig {
             name: self.name.clone(),
-            ageing: u32::try_from(Self::seconds(settings.ageing.into())).unwrap_or(u32::MAX),
+            ageing: u32::try_from(self.clock.seconds(settings.ageing.into())).unwrap_or(u32::MAX),
             fdb_max: self.maps.fdb_max(),
             host_access: settings.flags & settings_flags::HOST_ACCESS != 0,
             macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
