@@ -354,12 +354,24 @@ fn log(ctx: &TcContext, decision: &Decision) {
         return;
     }
     let Verdict { action, target, reason, .. } = decision.verdict;
-    let (what, detail) = match action {
-        Action::Forward => ("forward to slot", u32::from(target.slot)),
-        Action::Flood => ("flood", 0),
-        Action::Host => ("host behind slot", u32::from(target.slot)),
-        Action::HostHere => ("host on this link", 0),
-        Action::Drop => ("drop for reason", reason as u32),
+    let detail = match action {
+        Action::Forward | Action::Host => u32::from(target.slot),
+        Action::Drop => reason as u32,
+        Action::Flood | Action::HostHere => 0,
     };
-    debug!(ctx, "from slot {}: {} {} ({} bytes)", decision.counted(), what, detail, ctx.len());
+    tell(ctx.skb.skb, decision.counted(), action, detail);
+}
+
+/// Apart, with all that it is told in registers: the programs have no stack to spare for it.
+#[inline(never)]
+fn tell(skb: *mut __sk_buff, slot: u16, action: Action, detail: u32) {
+    let ctx = TcContext::new(skb);
+    let what = match action {
+        Action::Forward => "forward to slot",
+        Action::Flood => "flood",
+        Action::Host => "host behind slot",
+        Action::HostHere => "host on this link",
+        Action::Drop => "drop for reason",
+    };
+    debug!(ctx, "from slot {}: {} {} ({} bytes)", slot, what, detail, ctx.len());
 }
