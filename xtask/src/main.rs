@@ -11,6 +11,7 @@ mod route;
 mod setup;
 mod step;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the tests: host, kernel, namespaces (the last two as root)
     Test(test::Args),
+    /// Run the tests of levels 2 and 3 on another kernel, in an emulator
+    Vm(vm::Args),
     /// Everything that must pass before a change is taken: format, lints, all tests
     Ci,
     /// Shell completions and man pages, into target/dist
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Ci => ci::run(),
         Command::Dist => dist::run(),
     };

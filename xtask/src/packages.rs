@@ -1,6 +1,6 @@
 //! Which distribution packages are needed, and how are they installed?
 
-use std::{ffi::OsStr, process::Command};
+use std::{ffi::OsStr, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -79,6 +79,30 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
         }
         result => result,
     }
+}
+
+/// Fetches a package's file into a directory, without installing it.
+pub(crate) fn download(package: &str, directory: &Path) -> Result<()> {
+    let mut command = cargo::clean("apt-get");
+    command.args(["-q", "download", package]).current_dir(directory);
+    if command.output().is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    update()?;
+    cargo::run(&mut command, &format!("apt-get download {package}"))
+}
+
+/// Fails if no archive of this system has the package.
+pub(crate) fn know(package: &str) -> Result<()> {
+    if !has_candidate(package) {
+        update()?;
+    }
+    if !has_candidate(package) {
+        bail!(
+            "no archive of this system has the package {package}: Debian 12's are in bookworm and bookworm-security"
+        );
+    }
+    Ok(())
 }
 
 fn has_candidate(package: &str) -> bool {
