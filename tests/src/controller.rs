@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     hosts::{Killed, signal, until},
+    patience::patience,
     topo::Netns,
     vswitch,
 };
@@ -56,7 +57,7 @@ impl Controller {
     }
 
     pub fn await_line(&self, part: &str) {
-        let deadline = Instant::now() + AT_ONCE;
+        let deadline = Instant::now() + patience(AT_ONCE);
         while !self.lines().iter().any(|line| line.contains(part)) {
             assert!(Instant::now() < deadline, "no line with {part:?} in {:#?}", self.lines());
             thread::sleep(Duration::from_millis(10));

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     fabric::Switch,
     lab::{HOST, Lab, STATION_IF},
+    patience::patience,
     topo::Netns,
     vswitch::{self, Vswitch},
 };
@@ -123,7 +124,7 @@ impl<S: Switch> Hosts<S> {
 
     /// Waits until one ping comes back.
     pub fn await_ping(&self, from: &str, to: &str) {
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + patience(SETTLE);
         while self.ping(from, to, "-c 1 -W 0.2").received == 0 {
             assert!(Instant::now() < deadline, "{from} does not reach {to}");
         }
@@ -138,9 +139,9 @@ impl<S: Switch> Hosts<S> {
         let content = (0..bytes).map(|at| (at % 65_521 % 251) as u8).collect::<Vec<_>>();
         let sender =
             self.netns(from).run(|| TcpStream::connect((address.as_str(), to_port))).expect("connect");
-        sender.set_write_timeout(Some(TCP_TIMEOUT)).expect("set a timeout");
+        sender.set_write_timeout(Some(patience(TCP_TIMEOUT))).expect("set a timeout");
         let (mut receiver, _) = listener.accept().expect("accept");
-        receiver.set_read_timeout(Some(TCP_TIMEOUT)).expect("set a timeout");
+        receiver.set_read_timeout(Some(patience(TCP_TIMEOUT))).expect("set a timeout");
         thread::scope(|scope| {
             let received = scope.spawn(move || {
                 let mut received = Vec::with_capacity(bytes);
@@ -168,7 +169,7 @@ impl<S: Switch> Hosts<S> {
         );
         let mut client = self.netns(from).command("iperf3");
         client.args(["--json", "--connect-timeout", "3000", "--client", &self.address(to)]);
-        client.args(["--snd-timeout", &TCP_TIMEOUT.as_millis().to_string()]);
+        client.args(["--snd-timeout", &patience(TCP_TIMEOUT).as_millis().to_string()]);
         let output = client.args(args.split_whitespace()).output().expect("start the iperf3 client");
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let number = |path: &str| json.pointer(path).and_then(Value::as_f64);
@@ -237,8 +238,9 @@ pub fn signal(child: &Child, signal: libc::c_int) {
     assert_eq!(sent, 0, "signal {signal} to {}: {}", child.id(), io::Error::last_os_error());
 }
 
-/// Looks until it is so, at most for `patience`.
-pub fn until(what: &str, patience: Duration, mut so: impl FnMut() -> bool) {
+/// Looks until it is so, at most for `limit`.
+pub fn until(what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
+    let patience = patience(limit);
     let deadline = Instant::now() + patience;
     while !so() {
         assert!(Instant::now() < deadline, "not within {patience:?}: {what}");

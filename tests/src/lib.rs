@@ -11,6 +11,7 @@ pub mod lab;
 pub mod model;
 pub mod observe;
 pub mod oracle;
+pub mod patience;
 pub mod require;
 pub mod table;
 pub mod tap;

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     frame::{BROADCAST, Frame, Mac, TAG, seq_of, tci_of, to},
+    patience::patience,
     wire::{Arrival, Class, Ear, Station},
 };
 
@@ -66,7 +67,7 @@ pub fn exchange(stations: &[Station], sends: &[Send<'_>], fence: Option<&Station
             round.await_fence(station);
         }
     }
-    round.collect_for(SETTLE);
+    round.collect_for(patience(SETTLE));
     stations.iter().for_each(Station::assert_nothing_lost);
     round.receipts
 }
@@ -93,7 +94,7 @@ impl Round<'_> {
         static NEXT: AtomicU64 = AtomicU64::new(FENCE);
         let seq = NEXT.fetch_add(1, Ordering::Relaxed);
         station.send(&to(BROADCAST).bytes(BROADCAST, FENCE_MAC, seq));
-        let deadline = Instant::now() + FENCE_TIMEOUT;
+        let deadline = Instant::now() + patience(FENCE_TIMEOUT);
         while self.fence_heard != Some(seq) && wait(&mut self.ears, deadline - Instant::now().min(deadline)) {
             self.collect();
         }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::topo::Netns;
+use crate::{patience::patience, topo::Netns};
 
 /// `struct virtio_net_hdr`, of the length that a tap has unless asked otherwise.
 pub const VNET_LEN: usize = 10;
@@ -50,6 +50,7 @@ impl Tap {
 
     /// The next frame that is `wanted`, with its header.
     pub fn receive(&self, within: Duration, wanted: impl Fn(&[u8]) -> bool) -> ([u8; VNET_LEN], Vec<u8>) {
+        let within = patience(within);
         let deadline = Instant::now() + within;
         loop {
             if let Some((header, frame)) = self.read()
@@ -63,7 +64,7 @@ impl Tap {
 
     /// Answers frames until [`Tap::stop`], or until a test that fails has had its time.
     pub fn serve(&self, answer: impl Fn(&[u8]) -> Option<Vec<u8>>) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience(Duration::from_secs(30));
         while !self.done.load(Ordering::Relaxed) && Instant::now() < deadline {
             if let Some(reply) = self.read().and_then(|(_, frame)| answer(&frame)) {
                 self.send(&[0; VNET_LEN], &reply);

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     frame::{Mac, TAG},
+    patience::patience,
     topo::Netns,
 };
 
@@ -74,7 +75,7 @@ impl Station {
         for (to, from) in request.ifr_name.iter_mut().zip(ifname.bytes()) {
             *to = from as libc::c_char;
         }
-        let deadline = Instant::now() + CARRIER_TIMEOUT;
+        let deadline = Instant::now() + patience(CARRIER_TIMEOUT);
         loop {
             // SAFETY: the request is live and names an interface, with a NUL behind it: names have at most 15 bytes.
             let result =

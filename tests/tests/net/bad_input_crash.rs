@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vswitch_tests::{require, require::Need, topo::Netns, vswitch};
+use vswitch_tests::{patience::patience, require, require::Need, topo::Netns, vswitch};
 
 use crate::bad_input::{Bench, NEEDS, TempFile, same};
 
@@ -295,7 +295,7 @@ fn a_lock_that_is_held_for_long_names_its_owner() {
 }
 
 fn wait_for_lock(lock: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
     while Command::new("flock").arg("-n").arg(lock).arg("true").status().unwrap().success() {
         assert!(Instant::now() < deadline, "flock(1) does not get the lock");
         thread::sleep(Duration::from_millis(20));

@@ -8,6 +8,7 @@ use vswitch_tests::{
     frame::{BROADCAST, Frame, MULTICAST, UNKNOWN, link_local, to},
     lab::{HOST_MAC, Lab, Outside},
     oracle::Macvlan,
+    patience::patience,
     require,
     require::NAMESPACES,
     vswitch::Vswitch,
@@ -79,7 +80,7 @@ fn ports_that_are_down_and_come_back() {
 impl Worlds {
     /// Until a frame from outside for the station gets to whom it shall.
     fn await_delivery(&self, station: &'static str, cell: &str) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + patience(Duration::from_secs(5));
         for fabric in [&self.macvlan, &self.vswitch] {
             // Somebody may have told the adjacent switch that the station is outside.
             fabric.exchange(&[("host", to(UNKNOWN).from(station))]);
