@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Only what CI has time for: fewer cases, and a few tests of each part
     #[arg(long)]
     quick: bool,
+    /// Use KVM. Not by itself: in a virtual machine /dev/kvm may be there and not work
+    #[arg(long)]
+    kvm: bool,
     /// Seconds after which the machine is taken for hung
     #[arg(long, default_value_t = 3600)]
     limit: u64,
@@ -82,8 +85,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let script = script(args, &tests);
     let started = Instant::now();
     let image = image::make(&directory, &kernel, &contents(&built, &tests), &script)?;
-    println!("\n== Linux {} in QEMU ({}) ==", kernel.release, machine::accelerator());
-    let outcome = machine::run(&directory, &kernel.image, &image, Duration::from_secs(args.limit));
+    println!("\n== Linux {} in QEMU ==", kernel.release);
+    let outcome = machine::run(&directory, &kernel.image, &image, args.kvm, Duration::from_secs(args.limit));
     for LeftOut { test, why, .. } in left_out::on(args.kernel) {
         println!("left out on {}: {test}: {why}", args.kernel.name());
     }
@@ -94,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Both kernels, as far as CI has time for them.
 pub(crate) fn quick() -> Result<()> {
     for kernel in Kernel::value_variants() {
-        run(&Args { kernel: *kernel, level: None, quick: true, limit: 600, filter: Vec::new() })?;
+        run(&Args { kernel: *kernel, level: None, quick: true, kvm: false, limit: 600, filter: Vec::new() })?;
     }
     Ok(())
 }
@@ -151,7 +154,7 @@ fn script(args: &Args, tests: &[(&Level, PathBuf)]) -> String {
     let mut script = format!(
         "export VSWITCH_BIN={TESTED}/vswitch VSWITCH_BPF_OBJECT={TESTED}/vswitch.o VSWITCH_REQUIRE=all\n"
     );
-    if machine::is_emulated() {
+    if !args.kvm {
         script += &format!("export VSWITCH_PATIENCE={PATIENCE}\n");
     }
     script += "failed=0\n";
@@ -162,7 +165,7 @@ fn script(args: &Args, tests: &[(&Level, PathBuf)]) -> String {
         if args.quick {
             words.push(format!("env PROPTEST_CASES={quick_cases}"));
         }
-        words.push(format!("{TESTED}/{target}"));
+        words.push(format!("{TESTED}/{target} --show-output"));
         for left_out in left_out::on(args.kernel).filter(|left_out| left_out.target == *target) {
             words.push(format!("--skip {}", left_out.test));
         }

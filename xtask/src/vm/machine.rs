@@ -1,4 +1,4 @@
-//! How does the guest run? QEMU, with KVM where it may; what the tests say comes by a serial line, how they ended by another.
+//! How does the guest run? QEMU; what the tests say comes by a serial line, how they ended by another.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -8,23 +8,15 @@ use anyhow::{Context as _, Result, bail};
 const TIMED_OUT: i32 = 124;
 const MEMORY: &str = "2G";
 
-/// Whether the CPU is emulated, and ten or twenty times as slow.
-pub(crate) fn is_emulated() -> bool {
-    fs::File::options().read(true).write(true).open("/dev/kvm").is_err()
-}
-
-pub(crate) fn accelerator() -> &'static str {
-    if is_emulated() { "tcg,thread=multi" } else { "kvm" }
-}
-
 /// Runs the image until it has turned itself off.
-pub(crate) fn run(directory: &Path, kernel: &Path, image: &Path, limit: Duration) -> Result<()> {
+pub(crate) fn run(directory: &Path, kernel: &Path, image: &Path, kvm: bool, limit: Duration) -> Result<()> {
+    let accelerator = if kvm { "kvm" } else { "tcg,thread=multi" };
     let (console, status) = (directory.join("console.log"), directory.join("status"));
     fs::write(&status, "").with_context(|| format!("empty {}", status.display()))?;
     // `timeout` ends it even if xtask is killed; in the foreground, Ctrl-C reaches it.
     let ended = Command::new("timeout")
         .args(["--foreground", "--kill-after=5", &limit.as_secs().to_string(), "qemu-system-x86_64"])
-        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY, "-accel", accelerator()])
+        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY, "-accel", accelerator])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(kernel)
