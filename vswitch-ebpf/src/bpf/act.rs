@@ -5,7 +5,7 @@ use core::{ffi::c_void, hint::black_box};
 use aya_ebpf::{
     Global,
     bindings::{__sk_buff, BPF_F_INGRESS, xdp_action},
-    helpers::{bpf_clone_redirect, bpf_loop, bpf_redirect, bpf_redirect_peer},
+    helpers::{bpf_clone_redirect, bpf_loop, bpf_redirect, bpf_redirect_peer, bpf_skb_change_type},
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
@@ -27,12 +27,20 @@ use super::{
 /// Let the next program, or the stack, have the frame (TCX_NEXT, TC_ACT_UNSPEC).
 pub(crate) const TC_NEXT: i32 = -1;
 const TC_DROP: i32 = 2;
+/// `skb->pkt_type`, include/uapi/linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
 /// Let tc and the stack have the frame.
 pub(crate) const XDP_PASS: u32 = xdp_action::XDP_PASS;
 
 /// Set by the loader for `--log-packets`. Read-only data: the verifier removes the logging where it is 0.
 #[unsafe(no_mangle)]
 static LOG_PACKETS: Global<u8> = Global::new(0);
+
+/// Set by the loader for kernels whose bpf_redirect_peer leaves a frame as its first port found it: for another host, which
+/// the stack at the far end drops (before 6.15, which scrubs it: commit c43272299488).
+#[unsafe(no_mangle)]
+static PEER_KEEPS_TYPE: Global<u8> = Global::new(0);
 
 /// The interface that an XDP program sees a frame on.
 #[inline(always)]
@@ -214,6 +222,12 @@ fn hand_over(ctx: &TcContext, delivery: &Delivery) -> i32 {
 fn hand_over_here(ctx: &TcContext, delivery: &Delivery) -> i32 {
     if delivery.target.flags & port_flags::PEER == 0 || delivery.to_stack {
         return hand_over(ctx, delivery);
+    }
+    // SAFETY: the pointer is the program's context, in which the verifier allows this read and this change.
+    unsafe {
+        if PEER_KEEPS_TYPE.load() != 0 && (*ctx.skb.skb).pkt_type == PACKET_OTHERHOST {
+            bpf_skb_change_type(ctx.skb.skb, PACKET_HOST);
+        }
     }
     // SAFETY: no memory is passed.
     unsafe { bpf_redirect_peer(delivery.target.ifindex, 0) as i32 }

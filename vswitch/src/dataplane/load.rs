@@ -23,6 +23,10 @@ pub(super) const PROGRAMS: [&str; 3] = ["vswitch_xdp", "vswitch_in", "vswitch_ou
 /// The first kernel with `bpf_loop`, by which the programs flood.
 const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
 
+/// The first kernel with a `bpf_redirect_peer` that makes a frame the far end's own. Stable ones have it too, from some
+/// release on; doing it twice does no harm.
+const SCRUBBING_PEER: KernelVersion = KernelVersion::new(6, 15, 0);
+
 /// Loads the object: new maps, and new programs that use them. Pins both, and tells how its clock goes.
 pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<Clock> {
     let mut loader = EbpfLoader::new();
@@ -57,8 +61,11 @@ fn load(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
         supported(version)?;
     }
     let log_packets: &u8 = if log_packets { &1 } else { &0 };
+    let old_peer = KernelVersion::current().is_ok_and(|version| version < SCRUBBING_PEER);
+    let peer_keeps_type: &u8 = if old_peer { &1 } else { &0 };
     let mut ebpf = loader
         .override_global("LOG_PACKETS", log_packets, true)
+        .override_global("PEER_KEEPS_TYPE", peer_keeps_type, true)
         .load(OBJECT)
         .map_err(|err| refused("the maps", err.into()))?;
     for name in ["vswitch_in", "vswitch_out"] {
