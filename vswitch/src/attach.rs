@@ -274,7 +274,8 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
 
 /// Whether frames may be handed to the far end directly: only if it is in another namespace, the kernel drops them else.
 pub(crate) fn peer_is_elsewhere(link: &Link) -> bool {
-    link.kind == LinkKind::Veth && link.peer.is_some_and(|peer| peer.netnsid.is_some())
+    matches!(link.kind, LinkKind::Veth | LinkKind::Netkit)
+        && link.peer.is_some_and(|peer| peer.netnsid.is_some())
 }
 
 fn not_of_another_switch(this: &str, ifname: &str) -> Result<()> {

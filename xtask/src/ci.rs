@@ -9,7 +9,7 @@ use crate::{
     cargo, packages, probe,
     route::Route,
     setup::{self, Toolchain},
-    test,
+    test, vm,
 };
 
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
@@ -25,6 +25,8 @@ pub(crate) fn run() -> Result<()> {
     heading("lints, BPF");
     lint_bpf(&setup::toolchain()?)?;
     test::run(&test::Args::everything())?;
+    heading("other kernels");
+    vm::quick()?;
     println!("\nci passed in {:.0} s", started.elapsed().as_secs_f32());
     Ok(())
 }

@@ -166,6 +166,9 @@ fn script(args: &Args, tests: &[(&Level, PathBuf)]) -> String {
             words.push(format!("env PROPTEST_CASES={quick_cases}"));
         }
         words.push(format!("{TESTED}/{target} --show-output"));
+        if args.kernel.has_everything() {
+            words.push("--include-ignored".to_owned());
+        }
         for left_out in left_out::on(args.kernel).filter(|left_out| left_out.target == *target) {
             words.push(format!("--skip {}", left_out.test));
         }

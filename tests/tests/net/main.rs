@@ -34,6 +34,7 @@ mod modes_strict;
 mod modes_uplink;
 mod modes_worlds;
 mod moves;
+mod netkit;
 mod oracle_selfcheck;
 mod traffic;
 mod traffic_speed;

@@ -1,7 +1,8 @@
 //! What is an interface: its kind, addresses, limits, master, peer and XDP program, as netlink tells it?
 
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    InfoData, InfoKind, InfoNetkit, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    NetkitMode, XdpAttached,
 };
 
 /// An Ethernet address, in the order of the wire.
@@ -29,6 +30,8 @@ pub enum LinkKind {
     Dummy,
     Loopback,
     Netkit,
+    /// A netkit device that carries IP packets, not frames.
+    NetkitL3,
     /// The kernel's name of any other kind.
     Other(String),
 }
@@ -47,7 +50,7 @@ impl LinkKind {
             Self::Vlan => "vlan",
             Self::Dummy => "dummy",
             Self::Loopback => "loopback",
-            Self::Netkit => "netkit",
+            Self::Netkit | Self::NetkitL3 => "netkit",
             Self::Other(name) => name,
         }
     }
@@ -217,9 +220,15 @@ fn kind(layer: LinkLayerType, info: &[LinkInfo]) -> LinkKind {
         (Some(InfoKind::Bond), _) => LinkKind::Bond,
         (Some(InfoKind::Vlan), _) => LinkKind::Vlan,
         (Some(InfoKind::Dummy), _) => LinkKind::Dummy,
+        (Some(InfoKind::Netkit), _) if is_l3(info) => LinkKind::NetkitL3,
         (Some(InfoKind::Netkit), _) => LinkKind::Netkit,
         (Some(other), _) => LinkKind::Other(other.to_string()),
     }
+}
+
+fn is_l3(info: &[LinkInfo]) -> bool {
+    let l3 = InfoNetkit::Mode(NetkitMode::L3);
+    info.iter().any(|part| matches!(part, LinkInfo::Data(InfoData::Netkit(parts)) if parts.contains(&l3)))
 }
 
 #[expect(

@@ -107,6 +107,12 @@ fn acceptable(facts: &Facts, own: &[u32]) -> Result<(), Refusal> {
             "make it a tap (mode tap)",
         );
     }
+    if link.kind == LinkKind::NetkitL3 {
+        return refuse(
+            "a netkit in mode l3 carries IP packets without Ethernet headers".into(),
+            "make it with mode l2",
+        );
+    }
     if !link.ethernet {
         return refuse(
             format!("{} carries no Ethernet frames", link.kind.as_str()),
@@ -172,6 +178,7 @@ fn native(facts: &Facts, notes: &mut Vec<String>) -> Result<(), Refusal> {
         | LinkKind::Vlan
         | LinkKind::Dummy
         | LinkKind::Netkit
+        | LinkKind::NetkitL3
         | LinkKind::Tun
         | LinkKind::Loopback => {
             let reason = format!("{} has no native XDP", link.kind.as_str());
