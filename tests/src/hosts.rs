@@ -1,12 +1,9 @@
 //! Do real hosts reach each other? A lab whose members have IP addresses, joined by one kind of switch: ping and TCP.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    mem,
-    net::{Shutdown, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    io::{self, BufRead as _, BufReader},
     process::{Child, Output, Stdio},
-    ptr, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,14 +13,13 @@ use crate::{
     fabric::Switch,
     lab::{HOST, Lab, STATION_IF},
     patience::patience,
+    stream,
     topo::Netns,
     vswitch::{self, Vswitch},
 };
 
 /// How long a switch that has just been started may take until the first ping comes back.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long a TCP stream may stand still.
-const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What `ping` says at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,29 +128,9 @@ impl<S: Switch> Hosts<S> {
 
     /// Moves bytes by TCP and compares each with what was sent. Returns how many segments were sent again.
     pub fn transfer(&self, from: &str, to: &str, bytes: usize) -> u32 {
-        let address = self.address(to);
-        let listener = self.netns(to).run(|| TcpListener::bind((address.as_str(), 0))).expect("listen");
-        let to_port = listener.local_addr().expect("bound").port();
-        // No period that a segment, a page or a buffer could share.
-        let content = (0..bytes).map(|at| (at % 65_521 % 251) as u8).collect::<Vec<_>>();
-        let sender =
-            self.netns(from).run(|| TcpStream::connect((address.as_str(), to_port))).expect("connect");
-        sender.set_write_timeout(Some(patience(TCP_TIMEOUT))).expect("set a timeout");
-        let (mut receiver, _) = listener.accept().expect("accept");
-        receiver.set_read_timeout(Some(patience(TCP_TIMEOUT))).expect("set a timeout");
-        thread::scope(|scope| {
-            let received = scope.spawn(move || {
-                let mut received = Vec::with_capacity(bytes);
-                receiver.read_to_end(&mut received).map(|_| received)
-            });
-            (&sender).write_all(&content).unwrap_or_else(|err| panic!("{from} sends to {to}: {err}"));
-            sender.shutdown(Shutdown::Write).expect("end the stream");
-            let received = received.join().expect("the receiver's thread");
-            let received = received.unwrap_or_else(|err| panic!("{to} receives from {from}: {err}"));
-            assert_eq!(received.len(), content.len(), "bytes from {from} to {to}");
-            assert!(received == content, "{to} received other bytes than {from} sent");
-        });
-        retransmits(&sender)
+        let addresses = [from, to].map(|name| self.address(name));
+        let host = |name, address| stream::Host { name, netns: self.netns(name), address };
+        stream::tcp(host(from, &addresses[0]), host(to, &addresses[1]), bytes)
     }
 
     /// One TCP transfer with default offloads; `args` bound it, in time (`-t 1`) or bytes (`-n 64M`).
@@ -169,7 +145,7 @@ impl<S: Switch> Hosts<S> {
         );
         let mut client = self.netns(from).command("iperf3");
         client.args(["--json", "--connect-timeout", "3000", "--client", &self.address(to)]);
-        client.args(["--snd-timeout", &patience(TCP_TIMEOUT).as_millis().to_string()]);
+        client.args(["--snd-timeout", &patience(stream::TIMEOUT).as_millis().to_string()]);
         let output = client.args(args.split_whitespace()).output().expect("start the iperf3 client");
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let number = |path: &str| json.pointer(path).and_then(Value::as_f64);
@@ -205,17 +181,6 @@ impl Hosts<Vswitch> {
         let rows = self.json(&format!("stats {}", self.lab.port(station)));
         rows[0]["drops"][reason].as_u64().unwrap_or_else(|| panic!("no drop reason {reason} in {rows}"))
     }
-}
-
-fn retransmits(stream: &TcpStream) -> u32 {
-    // SAFETY: a plain C struct, for which all zeroes is a valid value.
-    let mut info = unsafe { mem::zeroed::<libc::tcp_info>() };
-    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-    let (fd, into) = (stream.as_raw_fd(), ptr::from_mut(&mut info).cast());
-    // SAFETY: the kernel writes at most `len` bytes, the size of the struct it is pointed to.
-    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut len) };
-    assert_eq!(result, 0, "TCP_INFO: {}", io::Error::last_os_error());
-    info.tcpi_total_retrans
 }
 
 impl<S: Switch> Drop for Hosts<S> {

@@ -1,11 +1,13 @@
 //! The specification of vswitch and the tools that prove the switch follows it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
+pub mod campaign;
 pub mod cases;
 pub mod controller;
 pub mod fabric;
 pub mod frame;
 pub mod fuzz;
+pub mod guest;
 pub mod host_tables;
 pub mod hosts;
 pub mod lab;
@@ -15,6 +17,7 @@ pub mod observe;
 pub mod oracle;
 pub mod patience;
 pub mod require;
+pub mod stream;
 pub mod table;
 pub mod tap;
 pub mod topo;

@@ -18,15 +18,21 @@ pub const VNET_LEN: usize = 10;
 /// In its first byte: the checksum is still to be made, over what begins at bytes 6..8, to where bytes 8..10 say.
 pub const NEEDS_CSUM: u8 = 1;
 
+/// Frames whose checksum is still to be made (TUN_F_CSUM).
+pub const CSUM: libc::c_uint = 1;
+/// Super-frames of TCP and of UDP (TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6).
+pub const SEGMENTS: libc::c_uint = 0x02 | 0x04 | 0x20 | 0x40;
+
 const LARGEST: usize = 1 << 16;
 
-/// An open tap that exists already.
+/// An open tap.
 pub struct Tap {
     file: File,
     done: AtomicBool,
 }
 
 impl Tap {
+    /// Makes it if it is not there; such a one goes when it is closed.
     pub fn open(netns: &Netns, ifname: &str) -> Self {
         let file = netns
             .run(|| attach(ifname))
@@ -34,10 +40,9 @@ impl Tap {
         Self { file, done: AtomicBool::new(false) }
     }
 
-    /// Whether the guest takes frames whose checksum is still to be made (TUN_F_CSUM).
-    pub fn offload(&self, partial_checksums: bool) {
-        const TUN_F_CSUM: libc::c_ulong = 1;
-        let flags = if partial_checksums { TUN_F_CSUM } else { 0 };
+    /// What whoever has the tap open takes: 0, [`CSUM`], or with it [`SEGMENTS`].
+    pub fn offload(&self, flags: libc::c_uint) {
+        let flags = libc::c_ulong::from(flags);
         // SAFETY: TUNSETOFFLOAD takes an integer, not a pointer; the file is open.
         let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, flags) };
         assert_eq!(result, 0, "TUNSETOFFLOAD: {}", io::Error::last_os_error());
@@ -68,6 +73,23 @@ impl Tap {
         while !self.done.load(Ordering::Relaxed) && Instant::now() < deadline {
             if let Some(reply) = self.read().and_then(|(_, frame)| answer(&frame)) {
                 self.send(&[0; VNET_LEN], &reply);
+            }
+        }
+    }
+
+    /// Hands on all that comes, headers and all, until [`Tap::stop`].
+    pub fn pump(&self, to: &Self) {
+        let mut bytes = vec![0; LARGEST + VNET_LEN];
+        let mut ready = libc::pollfd { fd: self.file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        while !self.done.load(Ordering::Relaxed) {
+            match (&self.file).read(&mut bytes) {
+                // A station whose interface is down takes nothing; nor does a wire wait.
+                Ok(len) => drop((&to.file).write(&bytes[..len])),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    // SAFETY: one live pollfd.
+                    unsafe { libc::poll(&raw mut ready, 1, 50) };
+                }
+                Err(err) => panic!("read from the tap: {err}"),
             }
         }
     }

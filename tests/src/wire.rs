@@ -21,6 +21,8 @@ pub enum Ear {
     /// One ethertype, after tc and rx handlers: hearing it proves that the machine's own stack was given the frame.
     /// (A tap on a switch's uplink hears every frame whatever the switch does with it, and proves nothing.)
     Stack(u16),
+    /// Nothing: it only sends.
+    Deaf,
 }
 
 /// What the kernel thinks a received frame is; the stack's protocols drop `OtherHost`.
@@ -60,6 +62,7 @@ impl Station {
         let protocol = match ear {
             Ear::Tap => libc::ETH_P_ALL as u16,
             Ear::Stack(ethertype) => ethertype,
+            Ear::Deaf => 0,
         };
         let socket = netns
             .run(|| open(ifindex, protocol))
@@ -105,6 +108,45 @@ impl Station {
             thread::sleep(Duration::from_millis(1));
         }
         panic!("{} cannot send for 100 ms: the machine's backlog stays full", self.name);
+    }
+
+    /// Sends many frames, as fast as they can be, and the switch has each. One that a full queue has no room for is sent
+    /// again, unless the sender is the switch's host: there, it is the switch's own drop that looks the same.
+    pub fn burst(&self, frames: &[Vec<u8>], is_host: bool) {
+        let mut parts: Vec<_> = frames
+            .iter()
+            .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
+            .collect();
+        let message = |part: &mut libc::iovec| {
+            // SAFETY: a plain C struct, for which all zeroes is a valid value.
+            let mut message = unsafe { mem::zeroed::<libc::mmsghdr>() };
+            message.msg_hdr.msg_iov = part;
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        };
+        let mut messages: Vec<_> = parts.iter_mut().map(message).collect();
+        let (mut left, mut refused) = (messages.as_mut_slice(), 0);
+        while !left.is_empty() {
+            // The kernel takes 1024 at most.
+            let count = left.len().min(1024);
+            // SAFETY: each message points to a live part, which points to a live frame; the call only reads frames.
+            let sent = unsafe {
+                libc::sendmmsg(self.socket.as_raw_fd(), left.as_mut_ptr(), count as libc::c_uint, 0)
+            };
+            let sent = usize::try_from(sent).unwrap_or_else(|_| {
+                let err = io::Error::last_os_error();
+                assert_eq!(err.raw_os_error(), Some(libc::ENOBUFS), "{} cannot send: {err}", self.name);
+                0
+            });
+            // It stops at the first frame that is refused.
+            let dropped = usize::from(is_host && sent < count);
+            refused = if sent + dropped > 0 { 0 } else { refused + 1 };
+            assert!(refused < 10_000, "{}: the machine's queues stay full", self.name);
+            if refused > 0 {
+                thread::sleep(Duration::from_micros(100));
+            }
+            left = &mut left[sent + dropped..];
+        }
     }
 
     /// The next frame in the queue, without waiting.

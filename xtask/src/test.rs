@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// Run one level only: 1 host (no privileges, no BPF toolchain), 2 kernel, 3 namespaces
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     level: Option<u8>,
+    /// Run the campaigns at full length (minutes each): 10,000,000 frames, 256 MiB on each path
+    #[arg(long)]
+    full: bool,
     /// Run only the tests whose name contains this; after `--`, options for the test binaries
     filter: Vec<String>,
     #[arg(skip = env::var_os("VSWITCH_REQUIRE").is_some_and(|value| value == "all"))]
@@ -25,7 +28,7 @@ pub(crate) struct Args {
 impl Args {
     /// All levels, and none may be left out.
     pub(crate) fn everything() -> Self {
-        Self { level: None, filter: Vec::new(), require_all: true }
+        Self { level: None, full: false, filter: Vec::new(), require_all: true }
     }
 }
 
@@ -50,7 +53,7 @@ enum Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let Args { level, filter: _, require_all } = args;
+    let Args { level, full: _, filter: _, require_all } = args;
     let wanted: Vec<&Level> =
         LEVELS.iter().filter(|l| level.is_none_or(|number| number == l.number)).collect();
     let privilege = probe::privilege();
@@ -107,7 +110,7 @@ fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
     // --workspace throughout: with one package alone, features differ and the dependencies build twice.
     command.args([
         "--config",
-        &runner(level, built, args.require_all),
+        &runner(level, built, args),
         "--workspace",
         "--test",
         level.target,
@@ -128,7 +131,7 @@ fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
 
 /// How cargo starts the test binaries: the variables reach them alone, since cargo and build scripts that saw them
 /// would rebuild; and so does sudo, since a target directory written by root is of no use to its owner.
-fn runner(level: &Level, built: Option<&Built>, require_all: bool) -> String {
+fn runner(level: &Level, built: Option<&Built>, args: &Args) -> String {
     let mut words = Vec::new();
     if level.needs_root && probe::privilege() == Privilege::Sudo {
         words.push("sudo".to_owned());
@@ -138,8 +141,11 @@ fn runner(level: &Level, built: Option<&Built>, require_all: bool) -> String {
         words.push(format!("VSWITCH_BIN={}", built.binary.display()));
         words.push(format!("VSWITCH_BPF_OBJECT={}", built.object.display()));
     }
-    if require_all {
+    if args.require_all {
         words.push("VSWITCH_REQUIRE=all".to_owned());
+    }
+    if args.full {
+        words.push("VSWITCH_FULL=1".to_owned());
     }
     // A user's PATH leads past `ip` on Debian.
     words.push(format!("PATH={}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));

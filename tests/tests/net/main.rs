@@ -10,6 +10,8 @@ mod bad_input_interfaces;
 mod bad_input_privileges;
 mod bad_input_usage;
 mod bench;
+mod checksums;
+mod conservation;
 mod datapaths;
 mod frames;
 mod frames_cases;
