@@ -56,7 +56,7 @@ fn contents_and_checksums_are_right_on_every_path_with_any_offloads() {
         for (from, to) in Hosts::<Vswitch>::pairs(&ENDS).filter(|pair| is_a_path(*pair)) {
             let segments = ends.tcp(from, to, bytes);
             assert!(
-                segments as usize <= bytes / MSS / in_how_many(from) + 10,
+                segments as usize <= bytes / MSS / in_how_many(from, to) + 10,
                 "{from} to {to}, {offloads:?}: {segments} segments again"
             );
             let windows = ends.udp(from, to, bytes, offloads.segments);
@@ -83,9 +83,10 @@ fn is_a_path(pair: (&str, &str)) -> bool {
     !second(pair.0) && (!second(pair.1) || matches!(pair, ("tc1", _) | ("xdp1", _)) && pair.0[..2] == pair.1[..2])
 }
 
-/// Of how many segments one may be sent again: see `traffic.rs`.
-fn in_how_many(from: &str) -> usize {
-    if from.starts_with("xdp") { 10 } else { 100 }
+/// Of how many segments one may be sent again: see `traffic.rs`. A guest takes one frame at a time from a queue of 1000,
+/// which overflows, too.
+fn in_how_many(from: &str, to: &str) -> usize {
+    if from.starts_with("xdp") || to == GUEST { 10 } else { 100 }
 }
 
 /// The counters count, or the test above would prove nothing.
@@ -171,7 +172,7 @@ impl Ends {
         assert_eq!(features["generic-segmentation-offload"], segments, "{name}: {features:?}");
         if !name.starts_with("xdp") {
             assert_eq!(features["tx-checksumming"], checksum, "{name}: {features:?}");
-            assert_eq!(features["tcp-segmentation-offload"], segments && checksum, "{name}: {features:?}");
+            assert_eq!(features["tx-tcp-segmentation"], segments && checksum, "{name}: {features:?}");
             assert_eq!(features["generic-receive-offload"], merged, "{name}: {features:?}");
         }
         if name == GUEST {

@@ -97,6 +97,13 @@ fn bad_lines_get_one_line() {
 }
 
 #[test]
+fn a_word_cannot_speak_to_the_terminal() {
+    let error = Cli::try_parse_from(["vswitch", "sh\u{1b}[2Jow"]).unwrap_err();
+    let message = Usage::from_clap(&error).to_string();
+    assert!(message.starts_with(r"unrecognized subcommand 'sh\u{1b}[2Jow'"), "{message}");
+}
+
+#[test]
 fn where_to_work_is_said_before_or_after_the_command() {
     let netns = |line: &str| parse(line).unwrap().netns().map(str::to_owned);
     assert_eq!(netns("show"), None);

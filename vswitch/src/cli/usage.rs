@@ -23,7 +23,12 @@ impl Usage {
         let lines = paragraphs.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
         let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
-        Self(line.replace("; Usage: ", "; usage: "))
+        // It quotes the user's words as they are, and a terminal obeys control characters.
+        let shown = line.replace("; Usage: ", "; usage: ").chars().fold(String::new(), |mut shown, c| {
+            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+            shown
+        });
+        Self(shown)
     }
 
     /// Whether `error` comes down to what the user asked for or configured.
