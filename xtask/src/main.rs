@@ -5,6 +5,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod dist;
+mod fuzz;
 mod packages;
 mod probe;
 mod route;
@@ -39,6 +40,8 @@ enum Command {
     Vm(vm::Args),
     /// Everything that must pass before a change is taken: format, lints, all tests
     Ci,
+    /// Look for inputs that break what must always hold, and keep those that reach new code
+    Fuzz(fuzz::Args),
     /// Shell completions and man pages, into target/dist
     Dist,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Ci => ci::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist => dist::run(),
     };
     match result {
