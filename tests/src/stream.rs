@@ -100,11 +100,17 @@ pub fn udp(from: Host<'_>, to: Host<'_>, bytes: usize, segmented: bool) -> u32 {
             let datagrams: Vec<Vec<u8>> = window
                 .clone()
                 .map(|number| {
-                    [&(number as u64).to_be_bytes()[..], &pattern[number * BLOCK % PERIOD..][..BLOCK]].concat()
+                    [&(number as u64).to_be_bytes()[..], &pattern[number * BLOCK % PERIOD..][..BLOCK]]
+                        .concat()
                 })
                 .collect();
             for attempt in 0.. {
-                assert!(attempt < 50, "{} sends to {}: nothing arrives after {first} datagrams", from.name, to.name);
+                assert!(
+                    attempt < 50,
+                    "{} sends to {}: nothing arrives after {first} datagrams",
+                    from.name,
+                    to.name
+                );
                 again += u32::from(attempt > 0);
                 let sent = if segmented {
                     sender.send(&datagrams.concat()).map(drop)
@@ -122,7 +128,9 @@ pub fn udp(from: Host<'_>, to: Host<'_>, bytes: usize, segmented: bool) -> u32 {
             }
         }
         done.store(true, Ordering::Relaxed);
-        received.join().unwrap_or_else(|_| panic!("{} received other bytes than {} sent", to.name, from.name));
+        received
+            .join()
+            .unwrap_or_else(|_| panic!("{} received other bytes than {} sent", to.name, from.name));
         again
     })
 }
@@ -139,7 +147,10 @@ fn receive(socket: &UdpSocket, pattern: &[u8], blocks: usize, done: &AtomicBool)
         heard = Instant::now();
         let (number, block) = buffer[..len].split_at(NUMBER);
         let number = u64::from_be_bytes(number.try_into().expect("its length")) as usize;
-        assert!(number < blocks && block == &pattern[number * BLOCK % PERIOD..][..BLOCK], "datagram {number}");
+        assert!(
+            number < blocks && block == &pattern[number * BLOCK % PERIOD..][..BLOCK],
+            "datagram {number}"
+        );
         let end = blocks.min(first + WINDOW);
         if (first..end).contains(&number) {
             have |= 1 << (number - first);

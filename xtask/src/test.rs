@@ -108,13 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
     let mut command = cargo::cargo("test");
     // --workspace throughout: with one package alone, features differ and the dependencies build twice.
-    command.args([
-        "--config",
-        &runner(level, built, args),
-        "--workspace",
-        "--test",
-        level.target,
-    ]);
+    command.args(["--config", &runner(level, built, args), "--workspace", "--test", level.target]);
     if !level.needs_root {
         command.args(["--lib", "--bins", "--no-fail-fast"]);
         for package in ["vswitch", "vswitch-ebpf", "xtask", "tests"] {

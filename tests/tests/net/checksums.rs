@@ -80,7 +80,8 @@ fn contents_and_checksums_are_right_on_every_path_with_any_offloads() {
 /// From an end to each other, but within a datapath once.
 fn is_a_path(pair: (&str, &str)) -> bool {
     let second = |name: &str| name.ends_with('2');
-    !second(pair.0) && (!second(pair.1) || matches!(pair, ("tc1", _) | ("xdp1", _)) && pair.0[..2] == pair.1[..2])
+    !second(pair.0)
+        && (!second(pair.1) || matches!(pair, ("tc1", _) | ("xdp1", _)) && pair.0[..2] == pair.1[..2])
 }
 
 /// Of how many segments one may be sent again: see `traffic.rs`. The guest's frames are handed on one by one, from queues
@@ -98,7 +99,9 @@ fn a_wrong_checksum_is_counted() {
     let lab = &ends.hosts.lab;
     let station = Station::new("tc1", ends.netns("tc1"), STATION_IF, lab.mac("tc1"), Ear::Deaf);
     let mut frame = to(lab.mac("tc2")).ethertype(0x0800).bytes(lab.mac("tc2"), station.mac, 0);
-    let last = |name: &str| ends.address(name).rsplit('.').next().and_then(|last| last.parse().ok()).expect("a number");
+    let last = |name: &str| {
+        ends.address(name).rsplit('.').next().and_then(|last| last.parse().ok()).expect("a number")
+    };
     let mut ip: [u8; 20] =
         [0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 9, 0, last("tc1"), 10, 9, 0, last("tc2")];
     let sum = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();

@@ -1,13 +1,10 @@
 //! Is no frame lost, doubled or counted twice, by the million? What was sent, what the specification decides, what `stats`
 //! says and what the interfaces themselves have counted must be the same numbers.
 
-use std::{
-    collections::BTreeMap,
-    fs, thread,
-    time::Instant,
-};
+use std::{collections::BTreeMap, fs, thread, time::Instant};
 
 use serde_json::Value;
+use vswitch_ebpf::verdict::Action;
 use vswitch_tests::{
     campaign::amount,
     fabric::{Knob, Mode as PortMode, Switch as _},
@@ -22,7 +19,6 @@ use vswitch_tests::{
     vswitch::{Vswitch, json, run},
     wire::{Ear, Station},
 };
-use vswitch_ebpf::verdict::Action;
 
 use crate::{
     frames_cases::{Random, untagged_len},
@@ -178,7 +174,8 @@ impl Plan {
             let (from, tables) = (member(from), HostTables::from(&self.model));
             let verdict = tables.decide(from, &frame).verdict;
             let outcome = self.model.send(from, &frame);
-            self.ledger.expect(row, &outcome, times, |slot| world.port(PORTS[usize::from(slot) - 1]).to_owned());
+            self.ledger
+                .expect(row, &outcome, times, |slot| world.port(PORTS[usize::from(slot) - 1]).to_owned());
             if verdict.action == Action::Forward && world.by_peer(from, verdict.target.slot) {
                 *self.by_peer.entry(PORTS[usize::from(verdict.target.slot) - 1]).or_default() += times;
             }
@@ -294,7 +291,10 @@ impl World {
             }
         };
         let (mut lost, mut to_stack, mut not_taken) = (0, 0, 0);
-        println!("{:8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "port", "received", "forwarded", "to host", "dropped", "sent", "lost");
+        println!(
+            "{:8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "port", "received", "forwarded", "to host", "dropped", "sent", "lost"
+        );
         for (name, (near, far)) in self.interfaces() {
             let (near, far) = (near.since(before[name].0), far.since(before[name].1));
             let row = stats.of(self.port(name));
@@ -322,10 +322,22 @@ impl World {
         same("frames given to its stacks", HOST, to_stack, stats.of(HOST).tx + not_taken);
         let drops = by_reason(&said);
         println!("host received {}, sent {}; drops {drops:?}", stats.of(HOST).tx, stats.of(HOST).rx);
-        println!("{lost} lost behind the switch, {not_taken} sent again before it; softnet drops {}", softnet_drops());
+        println!(
+            "{lost} lost behind the switch, {not_taken} sent again before it; softnet drops {}",
+            softnet_drops()
+        );
         let shown = wrong.iter().map(String::as_str).collect::<String>();
         assert!(wrong.is_empty(), "difference:{shown}\n{said:#}");
-        let expected = ["invalid_source", "pause", "same_port", "isolated", "mtu_exceeded", "private", "reflected", "spoofed_source"];
+        let expected = [
+            "invalid_source",
+            "pause",
+            "same_port",
+            "isolated",
+            "mtu_exceeded",
+            "private",
+            "reflected",
+            "spoofed_source",
+        ];
         assert!(expected.iter().all(|reason| drops.contains_key(*reason)), "not all were tried: {drops:?}");
     }
 }

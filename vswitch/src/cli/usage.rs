@@ -25,7 +25,11 @@ impl Usage {
         let line = line.strip_prefix("error: ").unwrap_or(&line);
         // It quotes the user's words as they are, and a terminal obeys control characters.
         let shown = line.replace("; Usage: ", "; usage: ").chars().fold(String::new(), |mut shown, c| {
-            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+            if c.is_control() {
+                shown.extend(c.escape_default())
+            } else {
+                shown.push(c)
+            }
             shown
         });
         Self(shown)
