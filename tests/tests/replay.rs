@@ -1,5 +1,7 @@
 //! Level 1: does still hold what fuzzing has tried? Replays the inputs in `fuzz/corpus` and `fuzz/crashes`.
 
+#![allow(clippy::unwrap_used, reason = "test code: a corpus that cannot be read must stop the test")]
+
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},

@@ -24,14 +24,14 @@ impl Usage {
         let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
         // It quotes the user's words as they are, and a terminal obeys control characters.
-        let shown = line.replace("; Usage: ", "; usage: ").chars().fold(String::new(), |mut shown, c| {
+        let mut shown = String::new();
+        for c in line.replace("; Usage: ", "; usage: ").chars() {
             if c.is_control() {
-                shown.extend(c.escape_default())
+                shown.extend(c.escape_default());
             } else {
-                shown.push(c)
+                shown.push(c);
             }
-            shown
-        });
+        }
         Self(shown)
     }
 

@@ -1,6 +1,9 @@
 //! What does a TOML document hold, at which lines? Typed access to its tables that collects every error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::IntErrorKind,
+};
 
 use toml::{
     Spanned,
@@ -127,11 +130,18 @@ impl<'d> Document<'d> {
         let DeValue::Integer(number) = value.get_ref() else {
             return self.wrong_type(section, key, value, &format!("{key} = {example}"));
         };
-        let fits = i128::from_str_radix(number.as_str(), number.radix()).ok();
-        let fits = fits.and_then(|number| T::try_from(number).ok());
+        let parsed = i128::from_str_radix(number.as_str(), number.radix());
+        let what = match &parsed {
+            // The toml crate reads 1_000zz as an integer, too.
+            Err(error) if *error.kind() == IntErrorKind::InvalidDigit => {
+                format!("{key} {:?} is not a number; write {key} = {example}", number.to_string())
+            }
+            Ok(_) | Err(_) => out_of_range(key, &number.to_string()),
+        };
+        let fits = parsed.ok().and_then(|number| T::try_from(number).ok());
         if fits.is_none() {
             let line = self.line(value.span().start);
-            self.error(line, &section.object, &out_of_range(key, &number.to_string()));
+            self.error(line, &section.object, &what);
         }
         fits
     }

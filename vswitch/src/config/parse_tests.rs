@@ -174,6 +174,18 @@ fn numbers_out_of_range() {
     );
 }
 
+/// The toml crate takes whatever follows a digit and an underscore for an integer.
+#[test]
+fn numbers_that_are_none() {
+    refuses(
+        "[switch]\nageing = 1_000zz\nfdb-max = 1_0\u{1b}",
+        &[
+            r#"vs.toml:2: switch: ageing "1000zz" is not a number; write ageing = 300"#,
+            r#"vs.toml:3: switch: fdb-max "10\u{1b}" is not a number; write fdb-max = 65536"#,
+        ],
+    );
+}
+
 #[test]
 fn what_is_missing() {
     refuses(
