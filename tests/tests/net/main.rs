@@ -12,6 +12,8 @@ mod bad_input_usage;
 mod bench;
 mod checksums;
 mod conservation;
+mod conservation_books;
+mod conservation_world;
 mod datapaths;
 mod frames;
 mod frames_cases;
