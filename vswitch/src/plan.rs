@@ -12,8 +12,6 @@ use crate::config::{DEFAULT_SWITCH, FarEnd, Mode, PortConfig, Role, StaticEntry,
 
 mod show;
 
-pub use show::describe;
-
 /// What may change on the whole of a switch that is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchSettings {

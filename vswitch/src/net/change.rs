@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
@@ -12,6 +12,7 @@ use rtnetlink::{
 };
 
 use super::{Link, Mac, Netlink, Refused, mac_text};
+use crate::config::names::check_ifname;
 
 /// A veth pair to be made: one end here, the other where it is wanted from its first moment on.
 #[derive(Debug, Default)]
@@ -27,23 +28,9 @@ pub struct Veth<'a> {
     pub mtu: Option<u32>,
 }
 
-/// Is this a name that an interface may be created with? 1 to 15 bytes, none of them blank, `/`, `:` or `%`.
-pub fn check_name(ifname: &str) -> Result<()> {
-    const LONGEST: usize = libc::IFNAMSIZ - 1;
-    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
-    if ifname.is_empty() {
-        bail!("interface name: empty");
-    }
-    if ifname.len() > LONGEST {
-        bail!(r#"interface name "{ifname}": {} bytes, the kernel takes {LONGEST} at most"#, ifname.len());
-    }
-    if let Some(c) = ifname.chars().find(|&c| bad(c)) {
-        bail!("interface name {ifname:?}: {c:?} is not allowed in it");
-    }
-    if ifname == "." || ifname == ".." {
-        bail!(r#"interface name "{ifname}": reserved"#);
-    }
-    Ok(())
+/// Fails if no interface can have this name, by the configuration's rule.
+pub(super) fn check_name(ifname: &str) -> Result<()> {
+    check_ifname(ifname).map_err(|what| anyhow!("interface name: {what}"))
 }
 
 impl Netlink {
@@ -152,19 +139,4 @@ fn end(ifname: &str, mac: Option<Mac>, mtu: Option<u32>) -> Vec<LinkAttribute> {
     attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     attributes.extend(mtu.map(LinkAttribute::Mtu));
     attributes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_the_kernel_would_refuse_or_rewrite() {
-        for good in ["a", "eth0", "fifteen-bytes-x"] {
-            check_name(good).unwrap();
-        }
-        for bad in ["", ".", "..", "a b", "a/b", "a:1", "veth%d", "a\n", "sixteen-bytes-xx"] {
-            check_name(bad).unwrap_err();
-        }
-    }
 }

@@ -15,7 +15,8 @@ mod tests;
 pub mod watch;
 
 pub use action::{Action, Target, Undo};
-pub use change::{Veth, check_name};
+pub use change::Veth;
+use change::check_name;
 pub use errno::Refused;
 pub(crate) use errno::words;
 pub use ethtool::{Ethtool, Feature, Features};

@@ -56,7 +56,7 @@ fn a_veth_pair_and_its_far_end() {
         let missing = netlink.get("web0").await.unwrap_err().to_string();
         assert!(missing.starts_with(r#"interface "web0": not found"#), "{missing}");
         let long = netlink.get("a-name-of-twenty-byte").await.unwrap_err().to_string();
-        assert!(long.contains("the kernel takes 15 at most"), "{long}");
+        assert!(long.contains("an interface's name 15 at most"), "{long}");
         let gone = netlink.set_up(&link).await.unwrap_err().to_string();
         assert!(gone.starts_with(r#"set up "web0": no such interface"#), "{gone}");
     });

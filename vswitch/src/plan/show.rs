@@ -9,14 +9,6 @@ use crate::config::{
     DEFAULT_PEER, FarEnd, PORT_FLAGS, PortConfig, Role, StaticEntry, SwitchConfig, words::Word,
 };
 
-/// A line for each operation, or that there is none.
-pub fn describe(ops: &[Op]) -> String {
-    if ops.is_empty() {
-        return "nothing to change".to_owned();
-    }
-    ops.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
