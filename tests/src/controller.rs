@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::{ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -37,7 +37,11 @@ impl Controller {
 
     /// `vswitch run ARGS`, whatever becomes of it.
     pub fn spawn(netns: &Netns, name: &str, args: &str) -> Self {
-        let mut command = vswitch::command(netns, name, &format!("run {args}"));
+        Self::of(vswitch::command(netns, name, &format!("run {args}")))
+    }
+
+    /// `vswitch run`, by a command that becomes it.
+    pub fn of(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = Killed(command.spawn().expect("start vswitch run"));
         let stderr = BufReader::new(child.0.stderr.take().expect("piped"));
@@ -91,9 +95,14 @@ impl Controller {
 
     /// Memory in use, in KiB.
     pub fn rss_kib(&self) -> u64 {
+        self.status("VmRSS").trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// What the kernel says of it under that name.
+    pub fn status(&self, name: &str) -> String {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
     }
 
     fn proc(&self, file: &str) -> String {

@@ -1,6 +1,6 @@
 //! Every change of a switch: under its lock, from the actual state to the desired one, whole or not at all.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use vswitch_ebpf::{
     abi::{FdbEntry, FdbKey, fdb_flags},
     frame::MacAddr,
@@ -14,9 +14,11 @@ use crate::{
         pins::Pins,
         state::{EntryKind, entry_kind},
     },
+    inspect,
     lock::Lock,
     net::Netlink,
     plan::plan,
+    privileges,
 };
 
 pub use crate::controller::{RunOptions, run};
@@ -99,8 +101,7 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
     desired.check()?;
     let exists = Pins::of(&scope.switch).exist()?;
     if dry_run {
-        let actual =
-            if exists { Some(Dataplane::open(&scope.switch, Access::Read)?.config()?) } else { None };
+        let actual = if exists { Some(inspect::open(scope)?.config()?) } else { None };
         let ops = plan(actual.as_ref(), &desired)?;
         return Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes: Vec::new() });
     }
@@ -115,7 +116,7 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
 
 /// The switch as a configuration.
 pub async fn export(scope: &Scope) -> Result<SwitchConfig> {
-    Dataplane::open(&scope.switch, Access::Read)?.config()
+    inspect::open(scope)?.config()
 }
 
 /// Adds an FDB entry, static or ageing.
@@ -177,7 +178,7 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
 
 /// What every change begins with.
 fn begin(scope: &Scope) -> Result<Lock> {
-    privileged()?;
+    privileges::may_change()?;
     Lock::change(&scope.switch)
 }
 
@@ -214,24 +215,4 @@ fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
             bail!("fdb {mac}: is a port's known address: change the port (vswitch port set IF --mac ...)")
         }
     }
-}
-
-/// Fails early and in plain words where the kernel would say EPERM somewhere on the way.
-pub(crate) fn privileged() -> Result<()> {
-    const CAP_NET_ADMIN: u32 = 12;
-    // Without it the verifier adds speculation barriers, for which the programs have no room.
-    const CAP_PERFMON: u32 = 38;
-    const CAP_BPF: u32 = 39;
-    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .unwrap_or(0);
-    if [CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF].iter().all(|cap| effective >> cap & 1 == 1) {
-        return Ok(());
-    }
-    bail!(
-        "change a switch: not permitted without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root (sudo vswitch ...)"
-    )
 }

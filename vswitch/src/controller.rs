@@ -27,6 +27,7 @@ use crate::{
     lock::Lock,
     net::{Link, LinkEvent, Netlink, Watch},
     packet_log::PacketLog,
+    privileges, service,
 };
 
 /// How a controller behaves.
@@ -34,6 +35,8 @@ use crate::{
 pub struct RunOptions {
     /// A line for every frame that the switch decides at tc.
     pub log_packets: bool,
+    /// A switch that is up stays as it is: the file is for making it.
+    pub keep: bool,
 }
 
 /// How often everything is compared with what should be, whether or not an event said so.
@@ -49,20 +52,24 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOptions) -> Result<()> {
     // From here on, so that no signal ends the process between two steps of a change.
     let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    control::privileged()?;
+    privileges::may_change()?;
     // Before anything is changed: a second controller must not apply its file either.
     let _controller = Lock::run(&scope.switch)?;
-    if let Some(config) = config {
+    let kept = options.keep && Pins::of(&scope.switch).exist()?;
+    if let Some(config) = config.filter(|_| !kept) {
         for note in control::apply(scope, config, false).await?.notes {
             eprintln!("note: {note}");
         }
     }
     let mut controller = Controller::new(scope, options)?;
+    privileges::only_follow(options.log_packets)?;
+    service::ready(&scope.switch);
     let ended = controller.stay(signals).await;
     if let Ok(End::SwitchGone) = ended {
         eprintln!(r#"switch "{}": is gone: the controller ends"#, scope.switch);
         return Ok(());
     }
+    service::stopping(&scope.switch);
     let stopped = controller.log.stop(scope);
     let revived = revive(scope);
     ended.map(|_asked| ()).and(stopped).and(revived)
@@ -98,7 +105,7 @@ impl<'a> Controller<'a> {
     async fn stay(&mut self, [mut terminate, mut interrupt]: [Signal; 2]) -> Result<End> {
         eprintln!(r#"switch "{}": controller is running"#, self.scope.switch);
         let mut looking = interval(LOOK);
-        let mut reconciling = interval(RECONCILE);
+        let mut reconciling = interval(service::pulse().map_or(RECONCILE, |pulse| pulse.min(RECONCILE)));
         for timer in [&mut looking, &mut reconciling] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -146,6 +153,7 @@ impl<'a> Controller<'a> {
     /// Brings every port in line with its interface. With nothing to do it changes nothing.
     async fn reconcile(&mut self, gone: &[u32]) -> Result<()> {
         let wrong = reconcile(self.scope, gone).await?.join("\n");
+        service::progress(&self.scope.switch, &wrong);
         if wrong != self.wrong {
             complain(&wrong);
             self.wrong = wrong;

@@ -11,21 +11,28 @@ use crate::{
         state::{self, EntryKind, Member, entry_kind},
     },
     net::{Action, Netlink, Undo},
-    uplink,
+    privileges, uplink,
     view::{
         BUILD, FdbKind, FdbView, HOST, PortCounts, PortState, PortView, StatsView, SwitchView, datapaths,
     },
 };
 
+/// Opens a switch to be looked at alone: from there on the calling thread needs no privileges, and has none.
+pub(crate) fn open(scope: &Scope) -> Result<Dataplane> {
+    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    privileges::only_read()?;
+    Ok(dataplane)
+}
+
 /// The ports, by slot.
 pub async fn ports(scope: &Scope) -> Result<Vec<PortView>> {
-    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let dataplane = open(scope)?;
     port_views(&dataplane).await
 }
 
 /// The FDB, by address.
 pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
-    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let dataplane = open(scope)?;
     let members = dataplane.members()?;
     let now = dataplane.now();
     let mut entries = dataplane.maps.fdb_all()?;
@@ -50,7 +57,7 @@ pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
 
 /// The counters, ports by slot and the host last.
 pub async fn stats(scope: &Scope) -> Result<Vec<StatsView>> {
-    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let dataplane = open(scope)?;
     let mut rows = Vec::new();
     for member in dataplane.members()? {
         rows.push(StatsView::new(&member.ifname(), &dataplane.maps.counters(member.slot)?));
@@ -61,7 +68,7 @@ pub async fn stats(scope: &Scope) -> Result<Vec<StatsView>> {
 
 /// The switch at a glance.
 pub async fn show(scope: &Scope) -> Result<SwitchView> {
-    let dataplane = Dataplane::open(&scope.switch, Access::Read)?;
+    let dataplane = open(scope)?;
     let settings = dataplane.maps.settings()?;
     let ports = port_views(&dataplane).await?;
     Ok(SwitchView {

@@ -19,5 +19,7 @@ mod controller;
 mod inspect;
 mod lock;
 mod packet_log;
+mod privileges;
+mod service;
 mod uplink;
 pub mod view;

@@ -71,7 +71,7 @@ struct Lane {
 pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let started = Instant::now();
     let cases = scenarios::chosen(options)?;
-    crate::control::privileged()?;
+    crate::privileges::may_change()?;
     let machine = Machine::here(options.pair.as_ref());
     let guard = guard::Guard::start(&prefix(), options.pair.as_ref())?;
     // The generator, and with it the switch that its soft interrupts run, has this CPU for itself.

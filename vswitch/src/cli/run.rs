@@ -16,11 +16,15 @@ Runs in the foreground. SIGTERM and Ctrl-C end the controller alone: the switch 
 EXAMPLES
   vswitch run                           look after the switch that `vswitch up` has made
   vswitch run /etc/vswitch.toml
+  vswitch run --keep /etc/vswitch.toml  make it if there is none: no restart changes what is up
   vswitch run --log-packets             tell of every frame that tc decides; slow")]
 pub(super) struct Run {
     /// The switch as it shall be; `-`: stdin
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// If the switch is up already, leave it as it is
+    #[arg(long, requires = "file")]
+    keep: bool,
     /// Print a line for each frame, those excepted that XDP settles by itself
     #[arg(long)]
     log_packets: bool,
@@ -32,6 +36,7 @@ impl Run {
             Some(file) => Some(read(&mut session, file)?),
             None => None,
         };
-        control::run(&session.scope, config, RunOptions { log_packets: self.log_packets }).await
+        control::run(&session.scope, config, RunOptions { log_packets: self.log_packets, keep: self.keep })
+            .await
     }
 }

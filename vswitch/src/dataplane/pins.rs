@@ -81,7 +81,7 @@ impl Pins {
             .create(&parent)
             .map_err(|err| Refused::from_io(format!("create {}", parent.display()), &err))?;
         for dir in parent.ancestors().take_while(|dir| *dir != Path::new(BPFFS)) {
-            give_to_group(dir);
+            share(dir, shared)?;
         }
         for (dir, mode) in [
             (self.root.clone(), shared),
@@ -94,7 +94,7 @@ impl Pins {
                 .create(&dir)
                 .map_err(|err| Refused::from_io(format!("create {}", dir.display()), &err))?;
             if mode == shared {
-                give_to_group(&dir);
+                share(&dir, mode)?;
             }
         }
         Ok(())
@@ -177,6 +177,16 @@ fn cannot_mount(err: &io::Error) -> String {
         Some(_) | None => (format!("mounting failed ({err})"), format!("mount -t bpf bpf {BPFFS}")),
     };
     format!("{BPFFS}: the BPF file system is not mounted, and {cause}: {remedy}")
+}
+
+/// Lets the group enter a directory, whatever the umask was when it was made.
+fn share(dir: &Path, mode: u32) -> Result<()> {
+    let set = fs::metadata(dir).and_then(|meta| {
+        fs::set_permissions(dir, fs::Permissions::from_mode(meta.permissions().mode() | mode))
+    });
+    set.with_context(|| format!("set the mode of {}", dir.display()))?;
+    give_to_group(dir);
+    Ok(())
 }
 
 /// Lets the group read, where there is such a group; else the owner's group stays.

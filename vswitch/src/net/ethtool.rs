@@ -103,8 +103,9 @@ impl Feature {
 impl Ethtool {
     /// Opens it in the calling thread's namespace.
     pub fn open() -> Result<Self> {
+        // Any socket takes these requests (sock_ioctl, net/socket.c): one that cannot reach a network needs no permission to.
         // SAFETY: socket() takes no pointers.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(Refused::last("open a socket for ethtool").into());
         }

@@ -24,6 +24,7 @@ use rtnetlink::{
 };
 
 use super::{Netlink, Refused};
+use crate::privileges::reaching;
 
 const NAMED: &str = "/run/netns";
 
@@ -70,6 +71,11 @@ impl Netns {
 
     /// The namespaces that have a name or a process in them, each once, the named ones first.
     pub fn all() -> Vec<Self> {
+        // A process of another user, or with more capabilities, shows its namespace to CAP_SYS_PTRACE alone.
+        reaching(Self::visible)
+    }
+
+    fn visible() -> Vec<Self> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
         let mut add = |path: PathBuf, label: String| {
@@ -114,7 +120,8 @@ impl Netns {
         let inside = || {
             // SAFETY: setns takes no pointers; the descriptor is open for as long as `self` lives. It moves this
             // thread alone, which ends after `work`.
-            if unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
+            let entered = reaching(|| unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) });
+            if entered < 0 {
                 return Err(Refused::last(format!(r#"enter namespace "{}""#, self.label))
                     .remedy("run as root, or with CAP_SYS_ADMIN"));
             }
