@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     build::{BPF_BINS, bpf_cargo, for_bpf},
-    cargo, packages, probe,
+    cargo, dist, packages, probe,
     route::Route,
     setup::{self, Toolchain},
     test, vm,
@@ -24,6 +24,8 @@ pub(crate) fn run() -> Result<()> {
     cargo::run(&mut clippy, "cargo clippy")?;
     heading("lints, BPF");
     lint_bpf(&setup::toolchain()?)?;
+    heading("completions and man pages");
+    dist::run(&dist::Args::generated())?;
     test::run(&test::Args::everything())?;
     heading("other kernels");
     vm::quick()?;

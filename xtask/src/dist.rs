@@ -1,23 +1,100 @@
-//! What is installed beside the binary: shell completions and man pages, from the one grammar of the command line.
+//! What is installed: shell completions and man pages, from the one grammar of the command line, and a Debian package with
+//! them, the binary and `vswitch/dist`.
 //!
 //! That grammar is in package vswitch, on which xtask must not depend otherwise (see `features` in Cargo.toml). So
 //! without the feature `dist` this runs xtask again, with it.
 
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
 use anyhow::Result;
 
-#[cfg(not(feature = "dist"))]
-pub(crate) fn run() -> Result<()> {
-    use crate::cargo;
+use crate::{build, cargo, probe, step};
 
+/// Made from `[package.metadata.deb]` in vswitch/Cargo.toml.
+const CARGO_DEB: &str = "3.8.0";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Completions and man pages only: needs neither the BPF toolchain nor cargo-deb
+    #[arg(long)]
+    no_deb: bool,
+    /// Install, run, upgrade and remove the package, under systemd in namespaces; as root
+    #[arg(long, conflicts_with = "no_deb")]
+    check: bool,
+}
+
+impl Args {
+    /// What needs nothing installed.
+    pub(crate) fn generated() -> Self {
+        Self { no_deb: true, check: false }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    generated()?;
+    if args.no_deb {
+        return Ok(());
+    }
+    let package = package()?;
+    if args.check { check(&package) } else { Ok(()) }
+}
+
+#[cfg(not(feature = "dist"))]
+fn generated() -> Result<()> {
     // Without --package: cargo then resolves features for the whole workspace, and shares what tests have compiled.
     let mut command = cargo::cargo("run");
-    command.args(["--quiet", "--bin", "xtask", "--features", "xtask/dist", "--", "dist"]);
+    command.args(["--quiet", "--bin", "xtask", "--features", "xtask/dist", "--", "dist", "--no-deb"]);
     cargo::run(&mut command, "cargo run --features xtask/dist")
 }
 
 #[cfg(feature = "dist")]
-pub(crate) fn run() -> Result<()> {
-    generate::all(&crate::cargo::target().join("dist"))
+fn generated() -> Result<()> {
+    generate::all(&directory())
+}
+
+fn directory() -> PathBuf {
+    cargo::target().join("dist")
+}
+
+/// Returns where it is.
+fn package() -> Result<PathBuf> {
+    build::release()?;
+    let mut deb = cargo_deb()?;
+    // The binary is the one with the BPF object in it, which cargo alone would build without.
+    let package = directory().join("vswitch.deb");
+    deb.args(["--no-build", "--strip", "--quiet", "--package", "vswitch", "--output"]).arg(&package);
+    deb.current_dir(cargo::root()).env("CARGO_TARGET_DIR", cargo::target());
+    cargo::run(&mut deb, "cargo deb")?;
+    println!("{}", package.display());
+    Ok(package)
+}
+
+fn check(package: &Path) -> Result<()> {
+    let mut test = cargo::cargo("test");
+    test.args(["--workspace", "--test", "net", "--", "--ignored", "the_package_comes_and_goes"]);
+    test.env("VSWITCH_DEB", package).env("VSWITCH_REQUIRE", "all");
+    cargo::run(&mut test, "the package's test")
+}
+
+/// The program, installed where nothing but this finds it.
+fn cargo_deb() -> Result<Command> {
+    let root = cargo::target().join("tools");
+    let program = root.join("bin/cargo-deb");
+    if !is_right(&program) {
+        let mut install = cargo::cargo("install");
+        install.args(["cargo-deb", "--version", CARGO_DEB, "--locked", "--no-default-features", "--root"]);
+        install.arg(root).env_remove("CARGO_TARGET_DIR");
+        step::run("cargo install cargo-deb", "makes the Debian package", &mut install)?;
+    }
+    Ok(cargo::clean(program))
+}
+
+fn is_right(program: &Path) -> bool {
+    let version = probe::output(cargo::clean(program).arg("--version"));
+    version.is_some_and(|version| version.split_whitespace().last() == Some(CARGO_DEB))
 }
 
 #[cfg(feature = "dist")]

@@ -42,8 +42,8 @@ enum Command {
     Ci,
     /// Look for inputs that break what must always hold, and keep those that reach new code
     Fuzz(fuzz::Args),
-    /// Shell completions and man pages, into target/dist
-    Dist,
+    /// Shell completions, man pages and a Debian package, into target/dist
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::run(&args),
         Command::Ci => ci::run(),
         Command::Fuzz(args) => fuzz::run(&args),
-        Command::Dist => dist::run(),
+        Command::Dist(args) => dist::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

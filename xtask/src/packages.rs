@@ -18,13 +18,18 @@ pub(crate) struct Tool {
 }
 
 /// What the demo and the tests call.
-pub(crate) const TOOLS: [Tool; 7] = [
+pub(crate) const TOOLS: [Tool; 8] = [
     Tool { command: "ip", package: "iproute2", why: "makes namespaces and veth pairs" },
     Tool { command: "ping", package: "iputils-ping", why: "shows that hosts reach each other" },
     Tool { command: "ethtool", package: "ethtool", why: "reads and sets offloads" },
     Tool { command: "iperf3", package: "iperf3", why: "moves bulk TCP" },
     Tool { command: "tcpdump", package: "tcpdump", why: "shows frames" },
     Tool { command: "jq", package: "jq", why: "reads JSON output" },
+    Tool {
+        command: "systemd-analyze",
+        package: "systemd",
+        why: "checks the unit, and runs it in a namespace",
+    },
     Tool { command: "bpftool", package: "bpftool", why: "shows programs, maps and links" },
 ];
 
