@@ -18,6 +18,7 @@ pub mod oracle;
 pub mod patience;
 pub mod require;
 pub mod stream;
+pub mod systemd;
 pub mod table;
 pub mod tap;
 pub mod topo;

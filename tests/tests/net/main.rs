@@ -40,6 +40,8 @@ mod modes_worlds;
 mod moves;
 mod netkit;
 mod oracle_selfcheck;
+mod privileges;
+mod service;
 mod traffic;
 mod traffic_speed;
 mod traffic_tap;
