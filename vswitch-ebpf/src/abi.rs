@@ -357,6 +357,8 @@ pub mod record_flags {
     pub const CREATED_VETH: u32 = 1 << 0;
     /// vswitch created the interface as a persistent tap, and deletes it with the port.
     pub const CREATED_TAP: u32 = 1 << 1;
+    /// A command is adding the port or removing it; if none is at work, it was interrupted and the port is to be removed.
+    pub const PENDING: u32 = 1 << 2;
 }
 
 /// What userspace must remember of the switch: the only element of the map `IDENTITY`. The dataplane never reads it.

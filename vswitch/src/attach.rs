@@ -3,7 +3,7 @@
 //! First the record, so that a crash leaves word of what was changed; then tables; then links, when frames begin to flow.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use vswitch_ebpf::abi::{Port, PortRecord, port_flags};
+use vswitch_ebpf::abi::{Port, PortRecord, port_flags, record_flags};
 
 use crate::{
     addresses,
@@ -32,7 +32,8 @@ pub(crate) async fn add(
         addresses::unclaimed(dataplane, *mac, None)?;
     }
     let slot = dataplane.free_slot()?;
-    let record = state::new_record(config)?;
+    let mut record = state::new_record(config)?;
+    record.flags |= record_flags::PENDING;
     // Before the interface: it has no other mark by which `down` would know after a crash that it is ours to delete.
     dataplane.maps.set_record(slot, record)?;
     if let Err(err) = interface::make(netlink, &dataplane.name, config).await {
@@ -48,7 +49,11 @@ pub(crate) async fn add(
         }
         dataplane.set_sources(slot, &config.source)?;
         let member = dataplane.member(&config.ifname)?;
-        attach(dataplane, netlink, &member).await
+        let notes = attach(dataplane, netlink, &member).await?;
+        let PortRecord { flags, .. } = record;
+        let record = dataplane.member(&config.ifname)?.record;
+        dataplane.maps.set_record(slot, PortRecord { flags: flags & !record_flags::PENDING, ..record })?;
+        Ok(notes)
     }
     .await;
     match added {
@@ -103,8 +108,11 @@ fn with_failed_undo(err: anyhow::Error, undone: Result<()>) -> anyhow::Error {
 
 /// Removes a port, and its interface if vswitch made it.
 pub(crate) async fn remove(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
-    detach(dataplane, netlink, member).await?;
     let slot = member.slot;
+    let flags = member.record.flags | record_flags::PENDING;
+    let member = &Member { record: PortRecord { flags, ..member.record }, ..*member };
+    dataplane.maps.set_record(slot, member.record)?;
+    detach(dataplane, netlink, member).await?;
     addresses::release(dataplane, netlink, |_, entry| entry.slot() == slot).await?;
     dataplane.set_sources(slot, &[])?;
     interface::delete_created(netlink, &member.record).await?;

@@ -1,6 +1,8 @@
 //! Every change of a switch: under its lock, from the actual state to the desired one, whole or not at all.
 
-use anyhow::{Result, bail};
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::{
     abi::{FdbEntry, FdbKey, fdb_flags},
     frame::MacAddr,
@@ -10,8 +12,9 @@ use crate::{
     apply,
     config::SwitchConfig,
     dataplane::{
-        Access, Dataplane, Homeless, Incomplete,
+        Access, Dataplane, Homeless, Incomplete, journal,
         pins::Pins,
+        programs,
         state::{EntryKind, entry_kind},
     },
     inspect,
@@ -19,6 +22,7 @@ use crate::{
     net::Netlink,
     plan::plan,
     privileges,
+    recover::recover,
 };
 
 pub use crate::controller::{RunOptions, run};
@@ -44,8 +48,8 @@ pub struct Report {
 
 /// Makes a switch.
 pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
-    let _lock = begin(scope)?;
-    if Pins::of(&scope.switch).exist()? {
+    let _lock = begin(scope).await?;
+    if Dataplane::exists(&scope.switch)? {
         let name = &scope.switch;
         Dataplane::open(name, Access::Write)?.check_links()?;
         bail!(
@@ -57,9 +61,15 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
 
 /// Takes a switch away, also one that a crash left half made.
 pub async fn down(scope: &Scope) -> Result<Report> {
-    let _lock = begin(scope)?;
+    privileged()?;
+    let _lock = Lock::change(&scope.switch)?;
     let pins = Pins::of(&scope.switch);
-    if !pins.exist()? {
+    let half = pins.scratch().exist()?;
+    pins.scratch().clear()?;
+    if half && !pins.exist()? {
+        return Ok(Report::default());
+    }
+    if !Dataplane::exists(&scope.switch)? {
         bail!(r#"switch "{0}": there is none of that name: nothing to take away"#, scope.switch);
     }
     let netlink = Netlink::open()?;
@@ -87,7 +97,7 @@ pub async fn down(scope: &Scope) -> Result<Report> {
 
 /// Changes a switch's configuration.
 pub async fn change(scope: &Scope, change: impl FnOnce(&mut SwitchConfig) -> Result<()>) -> Result<Report> {
-    let _lock = begin(scope)?;
+    let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let actual = dataplane.config()?;
     let mut desired = actual.clone();
@@ -99,19 +109,31 @@ pub async fn change(scope: &Scope, change: impl FnOnce(&mut SwitchConfig) -> Res
 /// Makes a switch as `desired`, creating it if there is none.
 pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Result<Report> {
     desired.check()?;
-    let exists = Pins::of(&scope.switch).exist()?;
     if dry_run {
+        let exists = Dataplane::exists(&scope.switch)?;
         let actual = if exists { Some(inspect::open(scope)?.config()?) } else { None };
         let ops = plan(actual.as_ref(), &desired)?;
         return Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes: Vec::new() });
     }
-    let _lock = begin(scope)?;
-    if !Pins::of(&scope.switch).exist()? {
+    let _lock = begin(scope).await?;
+    if !Dataplane::exists(&scope.switch)? {
         return create(desired).await;
     }
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let actual = dataplane.config()?;
     converge(&mut dataplane, &actual, &desired).await
+}
+
+/// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
+pub async fn upgrade(scope: &Scope) -> Result<Report> {
+    let _lock = begin(scope).await?;
+    let dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    if programs::are_current(&dataplane.pins, false) {
+        return Ok(Report::default());
+    }
+    let ports = programs::replace(&dataplane)?;
+    let ops = ports.iter().map(|ifname| format!("~ port {ifname}: programs of this build")).collect();
+    Ok(Report { ops, notes: Vec::new() })
 }
 
 /// The switch as a configuration.
@@ -121,7 +143,7 @@ pub async fn export(scope: &Scope) -> Result<SwitchConfig> {
 
 /// Adds an FDB entry, static or ageing.
 pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_static: bool) -> Result<()> {
-    let _lock = begin(scope)?;
+    let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = dataplane.member(ifname)?.slot;
     let key = FdbKey { mac, vlan };
@@ -150,7 +172,7 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
 
 /// Removes an FDB entry.
 pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
-    let _lock = begin(scope)?;
+    let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let key = FdbKey { mac, vlan };
     let Some(entry) = dataplane.maps.fdb_get(key)? else {
@@ -163,7 +185,7 @@ pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
 
 /// Removes all learned entries, or those of one port. Returns how many.
 pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
-    let _lock = begin(scope)?;
+    let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = ifname.map(|ifname| dataplane.member(ifname)).transpose()?.map(|member| member.slot);
     let mut removed = 0;
@@ -176,10 +198,14 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
     Ok(removed)
 }
 
-/// What every change begins with.
-fn begin(scope: &Scope) -> Result<Lock> {
+/// What every change begins with: the lock, and an end to what was interrupted.
+async fn begin(scope: &Scope) -> Result<Lock> {
     privileges::may_change()?;
-    Lock::change(&scope.switch)
+    let lock = Lock::change(&scope.switch)?;
+    for note in recover(&scope.switch).await? {
+        let _nobody_listens = writeln!(std::io::stderr(), "note: {note}");
+    }
+    Ok(lock)
 }
 
 async fn create(config: SwitchConfig) -> Result<Report> {
@@ -195,7 +221,13 @@ async fn converge(
     desired: &SwitchConfig,
 ) -> Result<Report> {
     let ops = plan(Some(actual), desired)?;
-    let notes = apply::apply(dataplane, &Netlink::open()?, &ops).await?;
+    if ops.is_empty() {
+        return Ok(Report::default());
+    }
+    journal::write(&dataplane.pins, desired)?;
+    let notes = apply::apply(dataplane, &Netlink::open()?, &ops).await;
+    journal::remove(&dataplane.pins)?;
+    let notes = notes?;
     Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
 }
 

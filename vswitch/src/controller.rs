@@ -61,6 +61,9 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
             eprintln!("note: {note}");
         }
     }
+    for op in control::upgrade(scope).await?.ops {
+        eprintln!("{op}");
+    }
     let mut controller = Controller::new(scope, options)?;
     privileges::only_follow(options.log_packets)?;
     service::ready(&scope.switch);

@@ -21,5 +21,6 @@ mod lock;
 mod packet_log;
 mod privileges;
 mod service;
+mod recover;
 mod uplink;
 pub mod view;

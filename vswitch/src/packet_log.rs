@@ -1,14 +1,14 @@
 //! `--log-packets`: a line for every frame. The programs are replaced by ones with the logging compiled in, and back.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
 use crate::{
     control::Scope,
-    dataplane::{Access, Dataplane, links, links::Hook, pins::Pins},
+    dataplane::{Access, Dataplane, programs},
     lock::Lock,
 };
 
@@ -17,10 +17,6 @@ pub(crate) struct PacketLog(Option<(EbpfLogger<StdErr>, Ebpf)>);
 
 /// How long a line may wait to be printed.
 const LATENCY: Duration = Duration::from_millis(50);
-
-/// The map through which the lines come. It is pinned while logging programs are attached, so that the next controller
-/// knows of them if this one is killed.
-const LINES: &str = "AYA_LOGS";
 
 /// Prints records as lines.
 struct StdErr;
@@ -38,21 +34,16 @@ impl log::Log for StdErr {
 }
 
 impl PacketLog {
-    /// Replaces the switch's programs by logging ones, if `wanted`; else by silent ones, should a controller have been
-    /// killed that had logging ones attached.
+    /// Replaces the switch's programs by logging ones, if `wanted`.
     pub(crate) fn new(dataplane: &Dataplane, wanted: bool) -> Result<Self> {
-        let _lock = Lock::change(&dataplane.name)?;
         if !wanted {
-            silence(dataplane)?;
             return Ok(Self(None));
         }
-        let mut ebpf = dataplane.load_again(true)?;
-        let pin = pin(&dataplane.pins);
-        unpin(&pin)?;
-        let lines = ebpf.map(LINES).ok_or_else(|| anyhow!("map {LINES}: not in the BPF object"))?;
-        lines.pin(&pin).with_context(|| format!("pin map {LINES}"))?;
+        let _lock = Lock::change(&dataplane.name)?;
+        // Also if there are logging ones: they belong to a controller that was killed, and their lines go nowhere.
+        let mut ebpf = programs::load(dataplane, true)?;
         let logger = EbpfLogger::init_with_logger(&mut ebpf, StdErr).context("open the packets' log")?;
-        replace(dataplane, &mut ebpf)?;
+        programs::install(dataplane, &mut ebpf, true)?;
         Ok(Self(Some((logger, ebpf))))
     }
 
@@ -68,42 +59,12 @@ impl PacketLog {
     pub(crate) fn stop(self, scope: &Scope) -> Result<()> {
         let Some((mut logger, _ebpf)) = self.0 else { return Ok(()) };
         let _lock = Lock::change(&scope.switch)?;
-        silence(&Dataplane::open(&scope.switch, Access::Write)?)?;
+        let dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+        // Another build's may have taken their place.
+        if programs::are_current(&dataplane.pins, true) {
+            programs::replace(&dataplane)?;
+        }
         logger.flush();
         Ok(())
-    }
-}
-
-/// Replaces logging programs, if there are any, by silent ones.
-fn silence(dataplane: &Dataplane) -> Result<()> {
-    let pin = pin(&dataplane.pins);
-    if !pin.try_exists()? {
-        return Ok(());
-    }
-    replace(dataplane, &mut dataplane.load_again(false)?)?;
-    unpin(&pin)
-}
-
-fn replace(dataplane: &Dataplane, ebpf: &mut Ebpf) -> Result<()> {
-    for member in dataplane.members()? {
-        for hook in [Hook::In, Hook::Out, Hook::Xdp] {
-            if member.is_present() && links::is_attached(&dataplane.pins, member.slot, hook) {
-                links::replace(&dataplane.pins, member.slot, hook, ebpf)?;
-            }
-        }
-    }
-    dataplane.repin_programs(ebpf)
-}
-
-fn pin(pins: &Pins) -> PathBuf {
-    pins.program(LINES)
-}
-
-fn unpin(pin: &PathBuf) -> Result<()> {
-    match fs::remove_file(pin) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            Err(err).with_context(|| format!("remove {}", pin.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -71,9 +71,12 @@ async fn set_promiscuous(
 ) -> Result<()> {
     let mut undo = Undo(uplink.record.undo);
     let ours = undo.contains(Action::PromiscOn);
-    if on && !ours && !link.promisc {
-        undo.insert(Action::PromiscOn);
-        dataplane.maps.set_record(uplink.slot, PortRecord { undo: undo.0, ..uplink.record })?;
+    // Ours and yet not so: whoever was to do it was interrupted, or somebody else undid it.
+    if on && !link.promisc {
+        if !ours {
+            undo.insert(Action::PromiscOn);
+            dataplane.maps.set_record(uplink.slot, PortRecord { undo: undo.0, ..uplink.record })?;
+        }
         netlink.set_promisc(link, true).await?;
     } else if !on && ours {
         netlink.set_promisc(link, false).await?;
@@ -88,7 +91,8 @@ async fn filter(dataplane: &mut Dataplane, netlink: &Netlink, link: &Link) -> Re
     let there = netlink.fdb_self_list(link).await?;
     for (key, entry) in dataplane.maps.fdb_all()? {
         let known = matches!(entry_kind(entry), EntryKind::Known | EntryKind::Derived);
-        if known && !entry.has(fdb_flags::FILTERED) && !there.contains(&key.mac.0) {
+        // Ours and yet not there: as above.
+        if known && !there.contains(&key.mac.0) {
             let flags = entry.flags() | fdb_flags::FILTERED;
             dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
             netlink.fdb_self_add(link, &key.mac.0).await?;

@@ -12,6 +12,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod up;
+mod upgrade;
 mod usage;
 mod value;
 
@@ -77,6 +78,7 @@ enum Command {
     Check(config::Check),
     Export(config::Export),
     Run(run::Run),
+    Upgrade(upgrade::Upgrade),
     Show(show::Show),
     Port(port::Port),
     Fdb(fdb::Fdb),
@@ -120,6 +122,7 @@ impl Cli {
             Command::Check(args) => args.run(session),
             Command::Export(args) => args.run(&session).await,
             Command::Run(args) => args.run(session).await,
+            Command::Upgrade(args) => args.run(&session).await,
             Command::Show(args) => args.run(&session).await,
             Command::Port(args) => args.run(&session).await,
             Command::Fdb(args) => args.run(&session).await,

@@ -1,12 +1,14 @@
 //! How is a program attached to an interface, replaced and detached? Pinned links; below kernel 6.6 a clsact filter for tc.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
         xdp::XdpLink,
@@ -110,25 +112,47 @@ fn remove(pin: &PathBuf) -> Result<()> {
     }
 }
 
-/// Replaces the program behind a pinned link, without a frame passing in between.
-pub(crate) fn replace(pins: &Pins, slot: u16, hook: Hook, ebpf: &mut Ebpf) -> Result<()> {
+/// Puts the hook's pinned program in the place of the one that a slot runs, without a frame passing in between; returns
+/// whether it was another. `ifname`, without which there is none to replace, is needed below kernel 6.6 alone.
+pub(crate) fn follow(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -> Result<bool> {
+    let program = pins.program(hook.program());
     let pin = hook.pin(pins, slot);
-    let program =
-        ebpf.program_mut(hook.program()).ok_or_else(|| anyhow!("program {}: not loaded", hook.program()))?;
-    let link = FdLink::from(PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?);
-    // The returned links are closed when the object is dropped; the pins keep them.
-    if hook.tc().is_some() {
-        let program: &mut SchedClassifier = program.try_into()?;
-        program
-            .attach_to_link(link.try_into()?)
-            .with_context(|| format!("replace the program at {}", pin.display()))?;
-    } else {
-        let program: &mut Xdp = program.try_into()?;
-        program
-            .attach_to_link(link.try_into()?)
-            .with_context(|| format!("replace the program at {}", pin.display()))?;
+    if !pin.exists() {
+        let (Some(direction), Some(ifname), false) = (hook.tc(), ifname, tcx()) else { return Ok(false) };
+        let filter = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)?;
+        let mut program = SchedClassifier::from_pin(&program).context("open the tc program")?;
+        // The kernel replaces a filter of the same priority and handle in one step.
+        let id = program.attach_to_link(filter).map_err(|err| refused(ifname, "tc", &err))?;
+        // It belongs to the interface, as at first.
+        std::mem::forget(program.take_link(id)?);
+        return Ok(true);
     }
-    Ok(())
+    let link = FdLink::from(PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?);
+    let runs = link.info().with_context(|| format!("look at {}", pin.display()))?.program_id();
+    if runs == ProgramInfo::from_pin(&program).context("look at the pinned program")?.id() {
+        return Ok(false);
+    }
+    update(link, &program, hook).with_context(|| format!("replace the program at {}", pin.display()))
+}
+
+/// Makes a link run a pinned program. Returns whether its interface is still there.
+fn update(link: FdLink, program: &Path, hook: Hook) -> Result<bool> {
+    // The returned links are closed when the programs are dropped; the pins keep them.
+    let updated = if hook.tc().is_some() {
+        let mut program = SchedClassifier::from_pin(program).context("open the tc program")?;
+        program.attach_to_link(link.try_into()?).map(|_id| ())
+    } else {
+        let mut program = Xdp::from_pin(program, XdpAttachType::Interface).context("open the XDP program")?;
+        program.attach_to_link(link.try_into()?).map(|_id| ())
+    };
+    match updated {
+        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.raw_os_error() == Some(libc::ENOLINK) =>
+        {
+            Ok(false)
+        }
+        done => done.map(|()| true).map_err(Into::into),
+    }
 }
 
 fn attach_xdp(program: &PathBuf, ifname: &str, hook: Hook) -> Result<FdLink> {

@@ -9,7 +9,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{clock::Clock, maps, pins::Pins};
+use super::{clock::Clock, maps, pins::Pins, programs};
 use crate::net::words;
 
 /// The dataplane, as `cargo xtask build` compiled it; empty in a host-only build.
@@ -38,12 +38,18 @@ pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<Clock> {
         pins.protect_map(name)?;
     }
     pin_programs(pins, &mut ebpf)?;
+    programs::set_mark(pins, false)?;
     let clock: &mut SchedClassifier = program(&mut ebpf, CLOCK)?.try_into()?;
     clock.load().map_err(|err| refused(&format!("program {CLOCK}"), err.into()))?;
     Clock::set_by(clock)
 }
 
-/// Loads the object's programs for the maps of a switch that is up, for `links::replace`.
+/// Tells this build's object from any other's (FNV-1a): what is pinned says whose it is.
+pub(super) fn object_hash() -> u64 {
+    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Loads the object's programs for the maps of a switch that is up.
 pub(super) fn load_again(pins: &Pins, fdb_max: u32, log_packets: bool) -> Result<aya::Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FDB", fdb_max);
@@ -133,6 +139,8 @@ pub(super) fn repin_programs(pins: &Pins, ebpf: &mut aya::Ebpf) -> Result<()> {
     for name in PROGRAMS {
         let pin = pins.program(name);
         let fresh = pins.program(&format!("new-{name}"));
+        // Somebody may have died between the two steps.
+        let _none = std::fs::remove_file(&fresh);
         program(ebpf, name)?.pin(&fresh).with_context(|| format!("pin program {name}"))?;
         std::fs::rename(&fresh, &pin)
             .with_context(|| format!("rename {} to {}", fresh.display(), pin.display()))?;

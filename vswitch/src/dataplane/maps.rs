@@ -280,7 +280,7 @@ impl Maps {
     }
 }
 
-fn err_in(what: &str, err: io::Error) -> anyhow::Error {
+pub(super) fn err_in(what: &str, err: io::Error) -> anyhow::Error {
     anyhow::Error::new(err).context(format!("read {what}"))
 }
 

@@ -1,17 +1,20 @@
 //! The kernel's side of a switch: making it, opening it, taking it away.
 
 mod clock;
+pub(crate) mod journal;
 pub(crate) mod links;
 mod load;
 pub(crate) mod maps;
 pub mod pins;
+pub(crate) mod programs;
+mod raw;
 pub(crate) mod state;
 mod sys;
 
 use std::{error::Error, fmt, io};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use vswitch_ebpf::abi::{Identity, PortRecord, Stamp};
+use anyhow::{Result, anyhow, bail};
+use vswitch_ebpf::abi::{ABI_VERSION, Identity, PortRecord, Stamp};
 
 use clock::Clock;
 use links::Hook;
@@ -51,28 +54,60 @@ impl Dataplane {
     /// made. Nothing is left if it fails.
     pub fn create(name: &str, fdb_max: u32) -> Result<Self> {
         let pins = Pins::of(name);
-        let made = Self::create_at(name, &pins, fdb_max);
-        if made.is_err() {
-            // The error of the creation is the one to tell.
-            let _kept = pins.remove();
+        let scratch = pins.scratch();
+        let made = Self::create_at(&scratch, fdb_max).and_then(|made| {
+            scratch.become_switch(&pins)?;
+            Ok(made)
+        });
+        match made {
+            Ok((maps, clock)) => Ok(Self { name: name.to_owned(), pins, maps, clock }),
+            Err(err) => {
+                // The error of the creation is the one to tell.
+                let _kept = scratch.clear();
+                Err(err.context(format!(r#"switch "{name}""#)))
+            }
         }
-        made.with_context(|| format!(r#"switch "{name}""#))
     }
 
-    fn create_at(name: &str, pins: &Pins, fdb_max: u32) -> Result<Self> {
+    fn create_at(pins: &Pins, fdb_max: u32) -> Result<(Maps, Clock)> {
         pins.create()?;
         let clock = load::load_new(pins, fdb_max)?;
         let mut maps = Maps::open(pins, Access::Write)?;
         let (netns_dev, netns_ino) = Netns::current()?.identity();
         let Clock { tick, epoch } = clock;
         maps.set_identity(Identity { netns_dev, netns_ino, complete: 0, tick, epoch })?;
-        Ok(Self { name: name.to_owned(), pins: pins.clone(), maps, clock })
+        Ok((maps, clock))
+    }
+
+    /// Whether there is a switch of that name, whole or not.
+    ///
+    /// # Errors
+    ///
+    /// There is one, but with another ABI: it has to be upgraded first.
+    pub fn exists(name: &str) -> Result<bool> {
+        if Pins::of(name).exist().map_err(|err| unreadable(name, err))? {
+            return Ok(true);
+        }
+        match Pins::other_versions(name).pop() {
+            None => Ok(false),
+            Some(newer) if newer > ABI_VERSION => bail!(
+                r#"switch "{name}": was made by a newer build (ABI {newer}, this one has {ABI_VERSION}): use that one"#
+            ),
+            Some(older) => bail!(
+                r#"switch "{name}": was made by another build (ABI {older}, this one has {ABI_VERSION}): let it go over to this one with `vswitch -s {name} upgrade`"#
+            ),
+        }
     }
 
     /// Marks the switch as whole, or as being taken away.
     pub fn set_complete(&mut self, complete: bool) -> Result<()> {
         let identity = self.maps.identity()?;
         self.maps.set_identity(Identity { complete: u32::from(complete), ..identity })
+    }
+
+    /// Whether the command that made the switch has finished, and none has begun to take it away.
+    pub(crate) fn is_complete(&self) -> Result<bool> {
+        Ok(self.maps.identity()?.complete != 0)
     }
 
     /// Opens a switch that lives in the calling thread's namespace.
@@ -84,7 +119,7 @@ impl Dataplane {
     pub fn open(name: &str, access: Access) -> Result<Self> {
         let dataplane = Self::open_any(name, access)?;
         let incomplete = |what: String| Incomplete { switch: name.to_owned(), what };
-        if dataplane.maps.identity()?.complete == 0 {
+        if !dataplane.is_complete()? {
             let what = "the command that made it or took it away did not finish";
             return Err(incomplete(what.to_owned()).into());
         }
@@ -120,8 +155,7 @@ impl Dataplane {
     /// Opens a switch, whole or not, that lives in the calling thread's namespace.
     pub fn open_any(name: &str, access: Access) -> Result<Self> {
         let pins = Pins::of(name);
-        let exists = pins.exist().map_err(|err| unreadable(name, err))?;
-        if !exists {
+        if !Self::exists(name)? {
             bail!(r#"switch "{name}": there is none of that name: make it with `vswitch -s {name} up`"#);
         }
         let maps = Maps::open(&pins, access).map_err(|err| match refusal(&err) {
@@ -154,16 +188,6 @@ impl Dataplane {
     /// Seconds of a time that the dataplane counted, rounded to the nearest.
     pub fn seconds(&self, stamps: u64) -> u64 {
         self.clock.seconds(stamps)
-    }
-
-    /// Loads the object's programs anew for this switch's maps.
-    pub(crate) fn load_again(&self, log_packets: bool) -> Result<aya::Ebpf> {
-        load::load_again(&self.pins, self.maps.fdb_max(), log_packets).context("load the dataplane")
-    }
-
-    /// Makes these programs the ones that new ports are attached with.
-    pub(crate) fn repin_programs(&self, ebpf: &mut aya::Ebpf) -> Result<()> {
-        load::repin_programs(&self.pins, ebpf)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where is a switch in the file system, and who may read it?
 //!
 //! `/sys/fs/bpf/vswitch/v<ABI>/<switch>/{maps,programs,links}`. The ABI's version is in the path: a program never meets
-//! maps of another layout.
+//! maps of another layout. `<switch>~` beside it is not a switch yet, or no longer: it gets its name when it is whole and
+//! loses it before it is taken apart, so that what a command leaves behind that is interrupted is known for what it is.
 
 use std::{
     ffi::CString,
@@ -35,19 +36,43 @@ pub struct Pins {
     root: PathBuf,
 }
 
+/// Ends the name of what is being made or taken apart. No switch's name can.
+const SCRATCH: char = '~';
+
 impl Pins {
     /// Those of the switch `name`, whether it exists or not.
     pub fn of(name: &str) -> Self {
-        Self { root: versioned().join(name) }
+        Self::of_version(ABI_VERSION, name)
+    }
+
+    /// Those of a switch of another build.
+    pub(crate) fn of_version(version: u32, name: &str) -> Self {
+        Self { root: versioned(version).join(name) }
+    }
+
+    /// Where these are made and taken apart.
+    pub(crate) fn scratch(&self) -> Self {
+        let mut root = self.root.clone().into_os_string();
+        root.push(SCRATCH.to_string());
+        Self { root: root.into() }
     }
 
     /// Names of the switches of this ABI version, whole or not.
     pub fn switches() -> Vec<String> {
-        let Ok(entries) = fs::read_dir(versioned()) else { return Vec::new() };
-        let mut names: Vec<_> =
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names = names(&versioned(ABI_VERSION));
+        names.retain(|name| !name.ends_with(SCRATCH));
         names.sort();
         names
+    }
+
+    /// The other ABI versions of which there is a switch `name`, in order.
+    pub(crate) fn other_versions(name: &str) -> Vec<u32> {
+        let versions = names(&Path::new(BPFFS).join("vswitch"));
+        let mut versions: Vec<u32> =
+            versions.iter().filter_map(|version| version.strip_prefix('v')?.parse().ok()).collect();
+        versions.retain(|version| *version != ABI_VERSION && Self::of_version(*version, name).root.exists());
+        versions.sort_unstable();
+        versions
     }
 
     /// Whether anything of the switch is there.
@@ -70,15 +95,20 @@ impl Pins {
         self.root.join("links")
     }
 
+    /// What the command that is at work wants the switch to be.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
     /// Makes the directories. Fails if the switch exists.
     pub fn create(&self) -> Result<()> {
         mount()?;
         let shared = 0o750;
-        let parent = versioned();
+        let parent = self.parent();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(shared)
-            .create(&parent)
+            .create(parent)
             .map_err(|err| Refused::from_io(format!("create {}", parent.display()), &err))?;
         for dir in parent.ancestors().take_while(|dir| *dir != Path::new(BPFFS)) {
             share(dir, shared)?;
@@ -110,39 +140,69 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes what is left of the switch: links first, so that no program outlives the maps that it is found by.
+    /// Gives what was made here the name of the switch: from this moment on it exists.
+    pub(crate) fn become_switch(&self, switch: &Self) -> Result<()> {
+        fs::rename(&self.root, &switch.root)
+            .with_context(|| format!("rename {} to {}", self.root.display(), switch.root.display()))
+    }
+
+    /// Removes what is left of the switch: its name first, then links, so that no program outlives the maps that it is
+    /// found by.
     pub fn remove(&self) -> Result<()> {
-        for dir in [self.links(), self.root.join("programs"), self.root.join("maps")] {
-            let entries = match fs::read_dir(&dir) {
-                Ok(entries) => entries,
-                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-                Err(err) => return Err(err).with_context(|| format!("read {}", dir.display())),
-            };
-            for entry in entries {
-                let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
-                // Without its pin alone a program would go on for a moment. What is no link any more needs it not.
-                let _detached = dir.ends_with("links").then(|| sys::detach_link(&path));
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-            }
-            fs::remove_dir(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        let scratch = self.scratch();
+        scratch.clear()?;
+        for entry in names(&self.links()) {
+            // Without its pin alone a program would go on for a moment. What is no link any more needs it not.
+            let _detached = sys::detach_link(&self.links().join(entry));
         }
-        match fs::remove_dir(&self.root) {
+        match fs::rename(&self.root, &scratch.root) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => {
                 return Err(err).with_context(|| format!("remove {}", self.root.display()));
             }
             Ok(()) | Err(_) => {}
         }
+        scratch.clear()
+    }
+
+    /// Removes the pins. What is pinned elsewhere too stays as it is, links attached.
+    pub(crate) fn clear(&self) -> Result<()> {
+        for dir in [self.links(), self.root.join("programs"), self.root.join("maps"), self.root.clone()] {
+            for name in names(&dir) {
+                let path = dir.join(name);
+                gone(fs::remove_file(&path), &path)?;
+            }
+            gone(fs::remove_dir(&dir), &dir)?;
+        }
         // The last switch takes the common directories with it; with others left they are not empty.
-        let parent = versioned();
-        if fs::remove_dir(&parent).is_ok() {
-            let _others = parent.parent().map(fs::remove_dir);
+        if fs::remove_dir(self.parent()).is_ok() {
+            let _others = self.parent().parent().map(fs::remove_dir);
         }
         Ok(())
     }
+
+    fn parent(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
 }
 
-fn versioned() -> PathBuf {
-    Path::new(BPFFS).join("vswitch").join(format!("v{ABI_VERSION}"))
+/// The names in a directory; none, if it cannot be read.
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Something that was to be removed: that it is not there is no error.
+fn gone(removed: io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn versioned(version: u32) -> PathBuf {
+    Path::new(BPFFS).join("vswitch").join(format!("v{version}"))
 }
 
 /// Mounts bpffs where it is expected, unless it is there.

@@ -144,7 +144,7 @@ impl Dataplane {
     }
 
     /// Brings what the lists together say of each sender up to date: the elements of slot 0.
-    fn refresh_sources(&mut self) -> Result<()> {
+    pub(crate) fn refresh_sources(&mut self) -> Result<()> {
         let mut says = BTreeMap::new();
         let all = self.maps.sources()?;
         for (key, _) in all.iter().filter(|(key, _)| key.slot != HOST_SLOT) {

@@ -26,14 +26,14 @@ struct ObjGet {
     file_flags: u32,
 }
 
-/// `union bpf_attr` for BPF_MAP_*_ELEM.
+/// `union bpf_attr` for BPF_MAP_*_ELEM and BPF_MAP_GET_NEXT_KEY.
 #[repr(C)]
-struct MapElem {
-    map_fd: u32,
-    pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+pub(super) struct MapElem {
+    pub(super) map_fd: u32,
+    pub(super) pad: u32,
+    pub(super) key: u64,
+    pub(super) value: u64,
+    pub(super) flags: u64,
 }
 
 /// `union bpf_attr` for BPF_MAP_*_BATCH.
@@ -137,7 +137,7 @@ pub(super) fn entries<K: Pod, V: Pod>(map: impl AsFd, max_entries: u32) -> io::R
 /// # Safety
 ///
 /// `attr` must be laid out as the kernel's `union bpf_attr` for `command`, and what it points to must live.
-unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+pub(super) unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: as the caller promises; the kernel is told the size and treats what is beyond as zero.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as i32) }

@@ -1,0 +1,92 @@
+//! Whose programs does a switch run, and how do others take their place without a frame passing in between?
+//!
+//! The mark `programs/build` names the object that the programs come from. It is a symbolic link whose target is a word:
+//! the one thing that bpffs keeps besides maps, programs and links, and changes in one step. It is taken away before
+//! the first program is replaced and set after the last: without it, programs may be mixed. They work on the same maps
+//! and frames go on flowing, and whoever comes next replaces them all again.
+
+use std::{fs, io, os::unix::fs::symlink, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+
+use super::{
+    Dataplane,
+    links::{self, Hook},
+    load,
+    pins::Pins,
+};
+
+/// Whether the switch runs this build's programs, all of them: those that tell of every frame, or the silent ones.
+pub(crate) fn are_current(pins: &Pins, log_packets: bool) -> bool {
+    fs::read_link(mark(pins)).is_ok_and(|build| build.to_str() == Some(&ours(log_packets)))
+}
+
+/// Whether a command that replaced the programs was interrupted.
+pub(crate) fn are_mixed(pins: &Pins) -> bool {
+    let missing = |path: PathBuf| path.symlink_metadata().is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+    // Where a program is missing too, somebody else was here.
+    missing(mark(pins)) && load::PROGRAMS.iter().all(|program| pins.program(program).exists())
+}
+
+/// Says that all programs are this build's.
+pub(super) fn set_mark(pins: &Pins, log_packets: bool) -> Result<()> {
+    let path = mark(pins);
+    symlink(ours(log_packets), &path).with_context(|| format!("make {}", path.display()))
+}
+
+/// Puts this build's programs in the place of whatever the switch runs. Returns the ports that ran others.
+pub(crate) fn replace(dataplane: &Dataplane) -> Result<Vec<String>> {
+    install(dataplane, &mut load(dataplane, false)?, false)
+}
+
+/// Loads this build's programs for the switch's maps; nobody runs them yet.
+pub(crate) fn load(dataplane: &Dataplane, log_packets: bool) -> Result<Ebpf> {
+    load::load_again(&dataplane.pins, dataplane.maps.fdb_max(), log_packets).context("load the dataplane")
+}
+
+/// Makes loaded programs the switch's: first those that new ports are attached with, then those of each port. Returns the
+/// ports that ran others.
+pub(crate) fn install(dataplane: &Dataplane, ebpf: &mut Ebpf, log_packets: bool) -> Result<Vec<String>> {
+    let pins = &dataplane.pins;
+    unpin(&mark(pins))?;
+    load::repin_programs(pins, ebpf)?;
+    let ports = follow(dataplane)?;
+    set_mark(pins, log_packets)?;
+    Ok(ports)
+}
+
+/// Lets every port run the pinned programs. Returns the ports that did not.
+fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
+    let mut changed = Vec::new();
+    for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
+        let mut any = false;
+        for hook in [Hook::In, Hook::Out, Hook::Xdp] {
+            let ifname = (hook != Hook::Out || member.is_uplink()).then(|| member.ifname());
+            any |= links::follow(&dataplane.pins, member.slot, ifname.as_deref(), hook)?;
+        }
+        if any {
+            changed.push(member.ifname());
+        }
+    }
+    Ok(changed)
+}
+
+/// The mark of this build.
+fn ours(log_packets: bool) -> String {
+    let object = load::object_hash();
+    if log_packets { format!("{object:016x}-log-packets") } else { format!("{object:016x}") }
+}
+
+fn mark(pins: &Pins) -> PathBuf {
+    pins.program("build")
+}
+
+fn unpin(pin: &PathBuf) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("remove {}", pin.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
