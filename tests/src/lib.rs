@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod guest;
 pub mod host_tables;
 pub mod hosts;
+pub mod interrupt;
 pub mod lab;
 pub mod lock_step;
 pub mod model;

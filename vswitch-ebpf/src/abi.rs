@@ -323,6 +323,17 @@ pub struct Counters {
     pub drops: [u64; DROP_REASONS],
 }
 
+impl Counters {
+    /// Adds another's counts to these.
+    pub fn add(&mut self, other: &Self) {
+        let total: &mut [u64] = bytemuck::cast_slice_mut(core::slice::from_mut(self));
+        let other: &[u64] = bytemuck::cast_slice(core::slice::from_ref(other));
+        for (total, other) in total.iter_mut().zip(other) {
+            *total = total.wrapping_add(*other);
+        }
+    }
+}
+
 /// Length of an interface name with its terminating zero (IFNAMSIZ).
 pub const IFNAMSIZ: usize = 16;
 

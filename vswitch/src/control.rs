@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::{
-    abi::{FdbEntry, FdbKey, fdb_flags},
+    abi::{ABI_VERSION, FdbEntry, FdbKey, fdb_flags},
     frame::MacAddr,
 };
 
@@ -12,7 +12,7 @@ use crate::{
     apply,
     config::SwitchConfig,
     dataplane::{
-        Access, Dataplane, Homeless, Incomplete, journal,
+        Access, Dataplane, Homeless, Incomplete, journal, migrate,
         pins::Pins,
         programs,
         state::{EntryKind, entry_kind},
@@ -126,13 +126,25 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
 
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
 pub async fn upgrade(scope: &Scope) -> Result<Report> {
+    let name = &scope.switch;
     let _lock = begin(scope).await?;
-    let dataplane = Dataplane::open(&scope.switch, Access::Write)?;
-    if programs::are_current(&dataplane.pins, false) {
-        return Ok(Report::default());
+    let mut ops = Vec::new();
+    let mut ports = Vec::new();
+    if let (false, Some(from)) = (Pins::of(name).exist()?, Pins::other_versions(name).pop()) {
+        let done = migrate::migrate(name, from)?;
+        ops.push(format!("~ switch {name}: ABI {from} -> {ABI_VERSION}"));
+        for (map, copied, all) in done.copied {
+            ops.push(format!("~ map {map}: {copied} of {all} elements copied"));
+        }
+        ports = done.ports;
+        // It may have been half made or half changed.
+        tell(recover(name).await?);
     }
-    let ports = programs::replace(&dataplane)?;
-    let ops = ports.iter().map(|ifname| format!("~ port {ifname}: programs of this build")).collect();
+    let dataplane = Dataplane::open(name, Access::Write)?;
+    if !programs::are_current(&dataplane.pins, false) {
+        ports = programs::replace(&dataplane)?;
+    }
+    ops.extend(ports.iter().map(|ifname| format!("~ port {ifname}: programs of this build")));
     Ok(Report { ops, notes: Vec::new() })
 }
 
@@ -202,10 +214,15 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
 async fn begin(scope: &Scope) -> Result<Lock> {
     privileges::may_change()?;
     let lock = Lock::change(&scope.switch)?;
-    for note in recover(&scope.switch).await? {
+    tell(recover(&scope.switch).await?);
+    Ok(lock)
+}
+
+/// What the user should know, whatever becomes of the command.
+fn tell(notes: Vec<String>) {
+    for note in notes {
         let _nobody_listens = writeln!(std::io::stderr(), "note: {note}");
     }
-    Ok(lock)
 }
 
 async fn create(config: SwitchConfig) -> Result<Report> {

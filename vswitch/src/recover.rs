@@ -6,7 +6,7 @@ use vswitch_ebpf::abi::record_flags;
 
 use crate::{
     apply, attach,
-    dataplane::{Access, Dataplane, journal, pins::Pins, programs},
+    dataplane::{Access, Dataplane, journal, migrate, pins::Pins, programs},
     net::Netlink,
     plan::plan,
     uplink,
@@ -22,6 +22,7 @@ pub(crate) async fn recover(name: &str) -> Result<Vec<String>> {
     if !dataplane.is_complete()? {
         return apply::destroy(dataplane, &Netlink::open()?).await;
     }
+    migrate::forget(name)?;
     if programs::are_mixed(&pins) {
         programs::replace(&dataplane)?;
     }

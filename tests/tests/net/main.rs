@@ -21,6 +21,7 @@ mod frames_counters;
 mod frames_differences;
 mod frames_host;
 mod frames_ledger;
+mod interrupted;
 mod json;
 mod json_change;
 mod lifecycle;

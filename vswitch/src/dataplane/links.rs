@@ -1,6 +1,7 @@
 //! How is a program attached to an interface, replaced and detached? Pinned links; below kernel 6.6 a clsact filter for tc.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -48,13 +49,17 @@ impl Hook {
         }
     }
 
-    fn pin(self, pins: &Pins, slot: u16) -> PathBuf {
-        let hook = match self {
+    /// In the name of a link's pin, after the slot.
+    const fn word(self) -> &'static str {
+        match self {
             Self::Xdp | Self::XdpGeneric => "xdp",
             Self::In => "in",
             Self::Out => "out",
-        };
-        pins.links().join(format!("{slot}-{hook}"))
+        }
+    }
+
+    fn pin(self, pins: &Pins, slot: u16) -> PathBuf {
+        pins.links().join(format!("{slot}-{}", self.word()))
     }
 
     fn tc(self) -> Option<TcAttachType> {
@@ -133,6 +138,46 @@ pub(crate) fn follow(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -
         return Ok(false);
     }
     update(link, &program, hook).with_context(|| format!("replace the program at {}", pin.display()))
+}
+
+/// Lets all pinned links run the pinned programs.
+pub(super) fn follow_all(pins: &Pins) -> Result<()> {
+    for (slot, hook, _) in pinned(pins) {
+        follow(pins, slot, None, hook)?;
+    }
+    Ok(())
+}
+
+/// Pins the links of one set of pins in another too.
+pub(super) fn share(from: &Pins, to: &Pins) -> Result<()> {
+    for (slot, hook, pin) in pinned(from) {
+        let link = FdLink::from(PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?);
+        let pin = hook.pin(to, slot);
+        link.pin(&pin).with_context(|| format!("pin the link at {}", pin.display()))?;
+    }
+    Ok(())
+}
+
+/// The kernel's numbers of the pinned links.
+pub(super) fn ids(pins: &Pins) -> Result<BTreeSet<u32>> {
+    let id = |pin: &Path| {
+        let link = FdLink::from(PinnedLink::from_pin(pin).with_context(|| format!("open {}", pin.display()))?);
+        Ok(link.info().with_context(|| format!("look at {}", pin.display()))?.id())
+    };
+    pinned(pins).iter().map(|(_, _, pin)| id(pin)).collect()
+}
+
+/// The pinned links: slot, hook, path.
+fn pinned(pins: &Pins) -> Vec<(u16, Hook, PathBuf)> {
+    let Ok(entries) = fs::read_dir(pins.links()) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let (slot, hook) = name.to_str()?.split_once('-')?;
+        let slot = slot.parse().ok()?;
+        let hook = [Hook::Xdp, Hook::In, Hook::Out].into_iter().find(|known| known.word() == hook)?;
+        Some((slot, hook, entry.path()))
+    });
+    links.collect()
 }
 
 /// Makes a link run a pinned program. Returns whether its interface is still there.

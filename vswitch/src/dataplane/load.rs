@@ -27,12 +27,16 @@ const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
 /// release on; doing it twice does no harm.
 const SCRUBBING_PEER: KernelVersion = KernelVersion::new(6, 15, 0);
 
-/// Loads the object: new maps, and new programs that use them. Pins both, and tells how its clock goes.
-pub(super) fn load_new(pins: &Pins, fdb_max: u32) -> Result<Clock> {
+/// Loads the object: new maps, but those that are pinned already and checked, and new programs that use them. Pins all, and
+/// tells how its clock goes.
+pub(super) fn load_new(pins: &Pins, fdb_max: u32, pinned: &[&str]) -> Result<Clock> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FDB", fdb_max);
+    for name in pinned {
+        loader.map_pin_path(*name, pins.map(name));
+    }
     let mut ebpf = load(&mut loader, false)?;
-    for name in maps::names() {
+    for name in maps::names().filter(|name| !pinned.contains(name)) {
         let map = ebpf.map(name).ok_or_else(|| anyhow!("map {name}: not in the BPF object"))?;
         map.pin(pins.map(name)).with_context(|| format!("pin map {name}"))?;
         pins.protect_map(name)?;

@@ -42,22 +42,28 @@ pub(crate) struct Maps {
     changes: Option<Array<MapData, u64>>,
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
+    bases: Option<Array<MapData, Wire<Counters>>>,
     devmap: Option<DevMap<MapData>>,
     pub(crate) records: Array<MapData, Wire<PortRecord>>,
     pub(crate) identity: Array<MapData, Wire<Identity>>,
 }
 
-/// What a map of this build is: name, type, sizes of key and value, entries (0: the user's choice).
-struct Spec {
-    name: &'static str,
+/// What a map of this build is.
+pub(super) struct Spec {
+    pub(super) name: &'static str,
     kind: MapType,
+    /// Bytes of a key.
     key: u32,
+    /// Bytes of a value.
     value: u32,
+    /// 0: the user's choice.
     entries: u32,
+    /// The first ABI version whose map of that name is this one, in layout and meaning.
+    pub(super) since: u32,
 }
 
 const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
-    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries }
+    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, since: 0 }
 }
 
 const SPECS: [Spec; 11] = [
@@ -75,6 +81,16 @@ const SPECS: [Spec; 11] = [
     spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
 ];
 
+/// A map that is there in a switch whose counters had another layout once: what they had come to, by slot.
+pub(super) const BASES: &str = "BASES";
+
+const BASES_SPEC: Spec = spec::<u32, Counters>(BASES, MapType::Array, MAX_PORTS);
+
+/// All maps of a switch.
+pub(super) fn specs() -> impl Iterator<Item = &'static Spec> {
+    SPECS.iter()
+}
+
 /// The names of all maps, as in the object.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     SPECS.iter().map(|spec| spec.name)
@@ -86,6 +102,7 @@ impl Maps {
         let fdb = open(pins, "FDB", access)?;
         let fdb_max = fdb.info().context("ask for the FDB's size")?.max_entries();
         let private = access == Access::Write;
+        let bases = pins.map(BASES).exists().then(|| open(pins, BASES, access)).transpose()?;
         let open_private = |name| private.then(|| open(pins, name, access)).transpose();
         Ok(Self {
             settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
@@ -96,6 +113,7 @@ impl Maps {
             changes: open_private("CHANGES")?.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
+            bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
             records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
             identity: Array::try_from(Map::Array(open(pins, "IDENTITY", access)?))?,
@@ -260,14 +278,13 @@ impl Maps {
 
     /// A slot's counters, summed over the CPUs.
     pub(crate) fn counters(&self, slot: u16) -> Result<Counters> {
-        let mut sum = Counters::zeroed();
+        let mut sum = match &self.bases {
+            Some(bases) => bases.get(&u32::from(slot), 0).context("read a port's counters")?.0,
+            None => Counters::zeroed(),
+        };
         let cpus = self.counters.get(&u32::from(slot), 0).context("read a port's counters")?;
         for Wire(one) in cpus.iter() {
-            let total: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut sum));
-            let one: &[u64] = bytemuck::cast_slice(std::slice::from_ref(one));
-            for (total, one) in total.iter_mut().zip(one) {
-                *total = total.wrapping_add(*one);
-            }
+            sum.add(one);
         }
         Ok(sum)
     }
@@ -276,7 +293,11 @@ impl Maps {
     pub(crate) fn clear_counters(&mut self, slot: u16) -> Result<()> {
         let cpus = aya::util::nr_cpus().map_err(|(what, err)| err_in(what, err))?;
         let zero = aya::maps::PerCpuValues::try_from(vec![Wire(Counters::zeroed()); cpus])?;
-        self.counters.set(u32::from(slot), zero, 0).context("clear a port's counters")
+        self.counters.set(u32::from(slot), zero, 0).context("clear a port's counters")?;
+        match &mut self.bases {
+            Some(bases) => bases.set(u32::from(slot), Wire(Counters::zeroed()), 0).context("clear a port's counters"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -322,7 +343,7 @@ fn open(pins: &Pins, name: &'static str, access: Access) -> Result<MapData> {
     };
     let data = opened.with_context(|| format!("its map {name} cannot be opened"))?;
     let info = data.info().with_context(|| format!("its map {name} cannot be looked at"))?;
-    let Some(spec) = SPECS.iter().find(|spec| spec.name == name) else {
+    let Some(spec) = SPECS.iter().chain([&BASES_SPEC]).find(|spec| spec.name == name) else {
         bail!("map {name}: not one of this build's");
     };
     if let Err(difference) = check(spec, &info) {
@@ -331,7 +352,10 @@ fn open(pins: &Pins, name: &'static str, access: Access) -> Result<MapData> {
     Ok(data)
 }
 
-fn check(spec: &Spec, info: &MapInfo) -> Result<(), String> {
+/// What a map is that is not the one that this build means.
+pub(super) fn check(spec: &Spec, info: &MapInfo) -> Result<(), String> {
+    /// The kernel adds it to the flags of a device map.
+    const BPF_F_RDONLY_PROG: u32 = 1 << 7;
     let kind = info.map_type().ok();
     if kind != Some(spec.kind) {
         return Err(format!("its type is {kind:?} and not {:?}", spec.kind));
@@ -344,6 +368,7 @@ fn check(spec: &Spec, info: &MapInfo) -> Result<(), String> {
             info.max_entries(),
             if spec.entries == 0 { info.max_entries() } else { spec.entries },
         ),
+        ("set of flags", info.map_flags() & !BPF_F_RDONLY_PROG, 0),
     ] {
         if is != should {
             return Err(format!("its {what} is {is} and not {should}"));

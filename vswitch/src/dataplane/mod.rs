@@ -5,6 +5,7 @@ pub(crate) mod journal;
 pub(crate) mod links;
 mod load;
 pub(crate) mod maps;
+pub(crate) mod migrate;
 pub mod pins;
 pub(crate) mod programs;
 mod raw;
@@ -71,7 +72,7 @@ impl Dataplane {
 
     fn create_at(pins: &Pins, fdb_max: u32) -> Result<(Maps, Clock)> {
         pins.create()?;
-        let clock = load::load_new(pins, fdb_max)?;
+        let clock = load::load_new(pins, fdb_max, &[])?;
         let mut maps = Maps::open(pins, Access::Write)?;
         let (netns_dev, netns_ino) = Netns::current()?.identity();
         let Clock { tick, epoch } = clock;

@@ -49,15 +49,20 @@ pub(crate) fn load(dataplane: &Dataplane, log_packets: bool) -> Result<Ebpf> {
 /// ports that ran others.
 pub(crate) fn install(dataplane: &Dataplane, ebpf: &mut Ebpf, log_packets: bool) -> Result<Vec<String>> {
     let pins = &dataplane.pins;
-    unpin(&mark(pins))?;
+    clear_mark(pins)?;
     load::repin_programs(pins, ebpf)?;
     let ports = follow(dataplane)?;
     set_mark(pins, log_packets)?;
     Ok(ports)
 }
 
+/// Says that the programs may be mixed.
+pub(super) fn clear_mark(pins: &Pins) -> Result<()> {
+    unpin(&mark(pins))
+}
+
 /// Lets every port run the pinned programs. Returns the ports that did not.
-fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
+pub(super) fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
         let mut any = false;

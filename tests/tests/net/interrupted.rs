@@ -1,0 +1,226 @@
+//! Is every step of every command one at which it may be killed? The controller that is started next completes or undoes
+//! what was begun, and nothing is left of it.
+//!
+//! `VSWITCH_SWEEP=all` stops at each change that a command makes, one after another: minutes. Without it, some.
+
+use std::{
+    env, fmt, fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use vswitch_tests::{
+    controller::{AT_ONCE, Controller},
+    hosts::until,
+    interrupt::{Ran, before_change},
+    require,
+    topo::Netns,
+};
+
+use crate::bad_input::{Bench, NEEDS, TempFile, same};
+
+/// How many steps of a command are tried where not all are.
+const SOME: usize = 10;
+
+/// A machine, and a namespace where far ends go.
+struct Site {
+    bench: Bench,
+    there: Netns,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self { bench: Bench::new(), there: Netns::new("there") };
+        // A change that is undone must not turn out to be one of the kernel's own, later.
+        for number in 1..=5 {
+            site.bench.machine.ip(&format!("link set h{number} up"));
+        }
+        site
+    }
+
+    fn run(&self, args: &[String]) {
+        args.iter().for_each(|args| drop(self.bench.run(args)));
+    }
+
+    /// All that a command might have changed. What is made anew has other numbers.
+    fn picture(&self) -> String {
+        let mut picture = String::new();
+        for line in self.bench.state().lines() {
+            let words = line.split_whitespace().collect::<Vec<_>>();
+            let line = match *words.as_slice() {
+                _ if line.starts_with("/run/") => continue,
+                // What the switch had is not told of one that is gone.
+                _ if line.starts_with("vswitch: ") => "no switch".to_owned(),
+                [.., "program", _] => words[..words.len() - 1].join(" "),
+                [name, _, _, ref rest @ ..] if line.contains(" promiscuity ") => {
+                    format!("{name} {}", rest.join(" "))
+                }
+                _ => line.to_owned(),
+            };
+            picture += &line;
+            picture.push('\n');
+        }
+        if let Some(root) = self.bench.pins().parent() {
+            for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with(&self.bench.name) && name != self.bench.name {
+                    picture += &format!("{name} is left\n");
+                }
+            }
+        }
+        picture + &format!("far end: {}\n", self.there.find_ifindex("eth0").is_some())
+    }
+}
+
+/// What was seen of one command.
+#[derive(Default)]
+struct Seen {
+    steps: usize,
+    undone: usize,
+    completed: usize,
+    longest: Duration,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { steps, undone, completed, longest } = self;
+        write!(f, "{steps} steps tried, {undone} undone, {completed} completed, at most {longest:?} after the restart")
+    }
+}
+
+/// Kills `command`, sent to a switch that `before` has made, before each of its changes.
+fn sweep(site: &Site, before: &[&str], command: &str) {
+    let owned = |args: &str| args.replace("THERE", site.there.name());
+    let (before, command) = (before.iter().map(|args| owned(args)).collect::<Vec<_>>(), owned(command));
+    let nothing = site.picture();
+    site.run(&before);
+    let from = site.picture();
+    let total = match before_change(&mut site.bench.command(&command), usize::MAX) {
+        Ran::Ended { changes, status: 0, .. } => changes,
+        other => panic!("vswitch {command}: {other:?}"),
+    };
+    let (to, _) = (site.picture(), down(site));
+    assert_ne!(from, to, "vswitch {command} changes something");
+    let all = env::var("VSWITCH_SWEEP").is_ok_and(|value| value == "all");
+    let stride = if all { 1 } else { total.div_ceil(SOME).max(1) };
+    let mut seen = Seen::default();
+    // From another step on each time, so that many runs try many.
+    let first = if all { 1 } else { 1 + std::process::id() as usize % stride };
+    for nth in (first..=total).step_by(stride) {
+        site.run(&before);
+        let killed = match before_change(&mut site.bench.command(&command), nth) {
+            Ran::Killed(change) => change,
+            // Not every run makes as many changes: what is learned meanwhile is one more entry.
+            Ran::Ended { .. } => {
+                down(site);
+                continue;
+            }
+        };
+        let what = format!("vswitch {command}, killed before change {nth} of {total} ({killed}),");
+        let restarted = Instant::now();
+        let controller = Controller::spawn(&site.bench.machine, &site.bench.name, "");
+        until("the controller is at work or has nothing to control", AT_ONCE, || !controller.lines().is_empty());
+        let (after, at) = loop {
+            let at = restarted.elapsed();
+            let picture = site.picture();
+            if picture == from || picture == to {
+                break (picture, at);
+            }
+            if at > AT_ONCE {
+                eprintln!("{:#?}", controller.lines());
+                same(&to, &picture, &what);
+            }
+        };
+        seen.longest = seen.longest.max(at);
+        seen.steps += 1;
+        if after == to { seen.completed += 1 } else { seen.undone += 1 }
+        drop(controller);
+        down(site);
+        same(&nothing, &site.picture(), &what);
+    }
+    println!("vswitch {command}: {total} changes; {seen}");
+    assert!(seen.steps > 0);
+}
+
+/// Takes the switch away, if there is one.
+fn down(site: &Site) {
+    let _none = site.bench.command("down").output();
+    let _none = fs::remove_dir_all(Path::new("/run/vswitch").join(&site.bench.name));
+}
+
+const UP: &str = "up --uplink h1 h2 h3";
+const ADD_VETH: &str = "port add w0 --netns THERE --mac 02:00:00:00:09:01";
+
+#[test]
+fn up_is_undone() {
+    require!(NEEDS);
+    sweep(&Site::new(), &[], UP);
+}
+
+#[test]
+fn down_is_completed() {
+    require!(NEEDS);
+    sweep(&Site::new(), &[UP, ADD_VETH, "port add h4 --datapath xdp", "port add t0 --tap"], "down");
+}
+
+#[test]
+fn port_add_is_completed() {
+    require!(NEEDS);
+    let site = Site::new();
+    sweep(&site, &[UP], ADD_VETH);
+    sweep(&site, &[UP], "port add t0 --tap");
+    sweep(&site, &[UP], "port add h4 --datapath xdp --isolated on");
+}
+
+#[test]
+fn port_del_is_completed() {
+    require!(NEEDS);
+    let site = Site::new();
+    sweep(&site, &[UP, ADD_VETH], "port del w0");
+    sweep(&site, &[UP, "port add h4 --datapath xdp", "fdb add 02:00:00:00:09:02 h4 --static"], "port del h4");
+}
+
+#[test]
+fn port_set_is_completed() {
+    require!(NEEDS);
+    let site = Site::new();
+    let known = "port set h2 --mac 02:00:00:00:09:03 --learning off --flood off";
+    sweep(&site, &["up --uplink h1 h2"], known);
+    sweep(&site, &["up --uplink h1 h2", known], "port set h2 --mac 02:00:00:00:09:04 --mode vepa");
+    sweep(&site, &[UP], "port set h3 --mode source --source 02:00:00:00:09:05 --source 02:00:00:00:09:06 --nodst on");
+}
+
+#[test]
+fn apply_is_completed() {
+    require!(NEEDS);
+    let site = Site::new();
+    let file = TempFile::new(&format!(
+        r#"
+[switch]
+ageing = 77
+
+[[port]]
+name = "h1"
+role = "uplink"
+
+[[port]]
+name = "h2"
+hairpin = true
+
+[[port]]
+name = "h4"
+datapath = "xdp"
+
+[[port]]
+name = "w1"
+netns = "{}"
+mac = "02:00:00:00:09:07"
+
+[[fdb]]
+mac = "02:00:00:00:09:08"
+port = "h4"
+"#,
+        site.there.name()
+    ));
+    sweep(&site, &[UP, "fdb add 02:00:00:00:09:08 h2 --static"], &format!("apply {}", file.path()));
+}

@@ -1,0 +1,232 @@
+//! How does a switch whose maps another build has laid out become one of this build, while frames flow?
+//!
+//! Beside it a whole one is made, out of sight: of maps that are the same in both, the very same; of others new ones, with
+//! the state copied. Then the links go over, each in one step; then the new one gets the switch's name and the pins of
+//! the old one go. Until it has the name, the old one is the switch, and all of it is there: whoever comes after an
+//! interruption begins again, or puts the old programs back.
+
+use std::io;
+
+use anyhow::{Context as _, Result, bail};
+use bytemuck::Zeroable as _;
+use vswitch_ebpf::abi::{ABI_VERSION, Counters, FdbEntry, Identity, MAX_PORTS};
+
+use super::{
+    Dataplane, links, lives_here, load,
+    maps::{self, Access, BASES, Maps, Spec},
+    pins::Pins,
+    programs,
+    raw::RawMap,
+};
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Migration {
+    /// The maps that are another now, with how many elements of how many were copied.
+    pub(crate) copied: Vec<(&'static str, usize, usize)>,
+    /// The ports that have gone over.
+    pub(crate) ports: Vec<String>,
+}
+
+/// What becomes of a map.
+struct Move {
+    spec: &'static Spec,
+    old: RawMap,
+    /// The same map is used by both.
+    shared: bool,
+}
+
+/// Makes the switch `name`, one of ABI version `from`, one of this build's. The caller has the switch's lock.
+pub(crate) fn migrate(name: &str, from: u32) -> Result<Migration> {
+    if from > ABI_VERSION {
+        bail!(
+            r#"switch "{name}": was made by a newer build (ABI {from}, this one has {ABI_VERSION}): use that one"#
+        );
+    }
+    let (old, new) = (Pins::of_version(from, name), Pins::of(name));
+    // Before anything is touched.
+    let moves = survey(&old, from).with_context(|| format!(r#"switch "{name}", of ABI {from}"#))?;
+    lives_here(name, &identity(&moves)?)?;
+    let scratch = new.scratch();
+    let made = build(&scratch, &moves);
+    let made = made.and_then(|copied| {
+        let ports = go_over(name, &old, &scratch, &moves)?;
+        scratch.become_switch(&new)?;
+        Ok(Migration { copied, ports })
+    });
+    if made.is_err() {
+        // The error is the one to tell. The old build puts its own programs back, as its mark is gone.
+        let _back = links::follow_all(&old);
+        let _kept = scratch.clear();
+    }
+    let made = made.with_context(|| format!(r#"switch "{name}", of ABI {from}"#))?;
+    old.clear()?;
+    Ok(made)
+}
+
+/// Removes the pins of another build's that have gone over to the switch `name`, where that was interrupted at its end.
+pub(crate) fn forget(name: &str) -> Result<()> {
+    let new = Pins::of(name);
+    for version in Pins::other_versions(name) {
+        let old = Pins::of_version(version, name);
+        if links::ids(&old)?.is_subset(&links::ids(&new)?) {
+            old.clear()?;
+        } else {
+            bail!(
+                r#"switch "{name}": there is another one of that name, of ABI {version}: take that away with the build that made it"#
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Which maps there are, and which of them are this build's as they are.
+fn survey(old: &Pins, from: u32) -> Result<Vec<Move>> {
+    let mut moves = Vec::new();
+    for spec in maps::specs() {
+        let path = old.map(spec.name);
+        if !path.try_exists()? {
+            bail!("its map {} is missing: take it away with the build that made it", spec.name);
+        }
+        let map = RawMap::open(&path)?;
+        let shared = from >= spec.since && maps::check(spec, &map.info).is_ok();
+        moves.push(Move { spec, old: map, shared });
+    }
+    Ok(moves)
+}
+
+fn find<'a>(moves: &'a [Move], name: &str) -> Result<&'a Move> {
+    moves.iter().find(|step| step.spec.name == name).with_context(|| format!("its map {name} is missing"))
+}
+
+fn identity(moves: &[Move]) -> Result<Identity> {
+    let value = find(moves, "IDENTITY")?.old.get(&[0; 4]).context("read the switch's identity")?;
+    Ok(bytemuck::pod_read_unaligned(&fit(&value.unwrap_or_default(), size_of::<Identity>())))
+}
+
+/// Makes the maps and programs, and copies the state. Returns how much of which map.
+fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usize)>> {
+    scratch.create()?;
+    let shared: Vec<_> = moves.iter().filter(|step| step.shared).collect();
+    for step in &shared {
+        step.old.pin(&scratch.map(step.spec.name)).with_context(|| format!("pin map {}", step.spec.name))?;
+        scratch.protect_map(step.spec.name)?;
+    }
+    let shared: Vec<_> = shared.iter().map(|step| step.spec.name).collect();
+    load::load_new(scratch, find(moves, "FDB")?.old.info.max_entries(), &shared)?;
+    let mut copied = Vec::new();
+    for step in moves.iter().filter(|step| !step.shared && step.spec.name != "COUNTERS") {
+        let (done, all) = copy(step, scratch)?;
+        copied.push((step.spec.name, done, all));
+    }
+    Ok(copied)
+}
+
+/// Copies the elements that the new map has not, or not as new.
+fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
+    let name = step.spec.name;
+    let what = || format!("copy map {name}");
+    let new = RawMap::open(&scratch.map(name))?;
+    let (key_size, value_size) = new.sizes();
+    let keys = step.old.keys().with_context(what)?;
+    let mut done = 0;
+    for key in &keys {
+        // Gone meanwhile, or an element of a device map without device: nothing to carry.
+        let Some(value) = step.old.get(key).with_context(what)? else {
+            done += 1;
+            continue;
+        };
+        let (key, value) = (fit(key, key_size), fit(&value, value_size));
+        let there = new.get(&key).with_context(what)?;
+        let newer = there.is_none_or(|there| {
+            if name == "FDB" { stamp(&value) > stamp(&there) } else { there.iter().all(|byte| *byte == 0) }
+        });
+        match newer.then(|| new.set(&key, &value)) {
+            // Beyond the end of a smaller one.
+            Some(Err(err)) if err.raw_os_error() == Some(libc::E2BIG) => {}
+            Some(Err(err)) => return Err(err).with_context(what),
+            Some(Ok(())) | None => done += 1,
+        }
+    }
+    Ok((done, keys.len()))
+}
+
+/// Lets the links run the new programs, and carries what the old ones have done up to then.
+fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec<String>> {
+    links::share(old, scratch)?;
+    // From here on the old build knows that its programs may not be the ones that run.
+    programs::clear_mark(old)?;
+    let dataplane = Dataplane {
+        name: name.to_owned(),
+        pins: scratch.clone(),
+        maps: Maps::open(scratch, Access::Write)?,
+    };
+    let ports = programs::follow(&dataplane)?;
+    await_readers();
+    for step in moves.iter().filter(|step| !step.shared) {
+        match step.spec.name {
+            "FDB" => copy(step, scratch).map(|_| ())?,
+            "COUNTERS" => set_bases(old, scratch, &step.old)?,
+            _ => {}
+        }
+    }
+    if find(moves, "COUNTERS")?.shared && old.map(BASES).exists() {
+        RawMap::open(&old.map(BASES))?.pin(&scratch.map(BASES))?;
+        scratch.protect_map(BASES)?;
+    }
+    Ok(ports)
+}
+
+/// What the old counters have come to is what the new ones begin with. In a map of its own: the new ones count already.
+fn set_bases(old: &Pins, scratch: &Pins, counters: &RawMap) -> Result<()> {
+    let bases = RawMap::array(BASES, size_of::<Counters>(), MAX_PORTS)?;
+    let before = old.map(BASES);
+    let before = before.exists().then(|| RawMap::open(&before)).transpose()?;
+    let each = (counters.info.value_size() as usize).next_multiple_of(8);
+    for slot in 0..MAX_PORTS {
+        let mut sum = Counters::zeroed();
+        let read = |map: &RawMap| map.get(&slot.to_ne_bytes()).context("read the counters");
+        let cpus = read(counters)?.unwrap_or_default();
+        let base = before.as_ref().map(read).transpose()?.flatten().unwrap_or_default();
+        for one in cpus.chunks(each).chain([base.as_slice()]) {
+            sum.add(&bytemuck::pod_read_unaligned(&fit(one, size_of::<Counters>())));
+        }
+        bases.set(&slot.to_ne_bytes(), bytemuck::bytes_of(&sum)).context("write the counters")?;
+    }
+    bases.pin(&scratch.map(BASES)).with_context(|| format!("pin map {BASES}"))?;
+    scratch.protect_map(BASES)
+}
+
+/// Cuts to a length, or fills up with zeroes: what a layout gains, it gains at its end, and zero is what held before. A
+/// version that changes one otherwise has its translation here.
+fn fit(bytes: &[u8], len: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(len, 0);
+    bytes
+}
+
+fn stamp(value: &[u8]) -> u64 {
+    bytemuck::pod_read_unaligned::<FdbEntry>(&fit(value, size_of::<FdbEntry>())).stamp()
+}
+
+/// Waits until no program runs any more that did when this was called: programs run as readers of RCU, and this is
+/// synchronize_rcu (kernel/sched/membarrier.c).
+fn await_readers() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+    // SAFETY: the system call takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        let _not_offered = io::Error::last_os_error();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_longer_is_cut_and_what_is_shorter_filled() {
+        assert_eq!(fit(&[1, 2, 3], 2), [1, 2]);
+        assert_eq!(fit(&[1, 2], 4), [1, 2, 0, 0]);
+    }
+}
