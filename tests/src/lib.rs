@@ -18,6 +18,7 @@ pub mod observe;
 pub mod oracle;
 pub mod patience;
 pub mod require;
+pub mod sequence;
 pub mod stream;
 pub mod systemd;
 pub mod table;

@@ -200,22 +200,27 @@ impl Station {
 
     /// Panics if the socket had to drop frames since the last call: then silence means nothing.
     pub fn assert_nothing_lost(&self) {
-        // SAFETY: a plain C struct, for which all zeroes is a valid value.
-        let mut stats = unsafe { mem::zeroed::<libc::tpacket_stats>() };
-        let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes, the size of the struct it is pointed to.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                ptr::from_mut(&mut stats).cast(),
-                &raw mut len,
-            )
-        };
-        assert_eq!(result, 0, "statistics of {}: {}", self.name, io::Error::last_os_error());
-        assert_eq!(stats.tp_drops, 0, "the receive buffer of {} overflowed", self.name);
+        assert_eq!(overflowed(&self.socket), 0, "the receive buffer of {} overflowed", self.name);
     }
+}
+
+/// How many frames the socket had to drop since the last call.
+pub(crate) fn overflowed(socket: &OwnedFd) -> u32 {
+    // SAFETY: a plain C struct, for which all zeroes is a valid value.
+    let mut stats = unsafe { mem::zeroed::<libc::tpacket_stats>() };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, the size of the struct it is pointed to.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            ptr::from_mut(&mut stats).cast(),
+            &raw mut len,
+        )
+    };
+    assert_eq!(result, 0, "a socket's statistics: {}", io::Error::last_os_error());
+    stats.tp_drops
 }
 
 /// The VLAN tag that the kernel moved from the frame into the packet's metadata, as bytes on the wire.
@@ -239,7 +244,8 @@ fn tag_beside(header: &libc::msghdr) -> Option<[u8; 4]> {
     None
 }
 
-fn open(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
+/// A packet socket that hears one protocol on one interface of the calling thread's namespace.
+pub(crate) fn open(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
     // Protocol 0 hears nothing: otherwise the queue would begin with frames of every interface, before the options.
     // SAFETY: no pointers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };

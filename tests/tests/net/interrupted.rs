@@ -5,10 +5,15 @@
 
 use std::{
     env, fmt, fs,
+    os::unix::fs::symlink,
     path::Path,
     time::{Duration, Instant},
 };
 
+use aya::programs::{
+    ProgramInfo,
+    links::{FdLink, PinnedLink},
+};
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::until,
@@ -17,7 +22,10 @@ use vswitch_tests::{
     topo::Netns,
 };
 
-use crate::bad_input::{Bench, NEEDS, TempFile, same};
+use crate::{
+    abi::{BPFTOOL, Shape, age, reshape},
+    bad_input::{Bench, NEEDS, TempFile, same},
+};
 
 /// How many steps of a command are tried where not all are.
 const SOME: usize = 10;
@@ -60,13 +68,22 @@ impl Site {
             picture += &line;
             picture.push('\n');
         }
-        if let Some(root) = self.bench.pins().parent() {
-            for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        // Half made, or another version's.
+        for version in fs::read_dir("/sys/fs/bpf/vswitch").into_iter().flatten().flatten() {
+            for entry in fs::read_dir(version.path()).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if name.starts_with(&self.bench.name) && name != self.bench.name {
-                    picture += &format!("{name} is left\n");
+                if name.starts_with(&self.bench.name) && entry.path() != self.bench.pins() {
+                    picture += &format!("{} is left\n", entry.path().display());
                 }
             }
+        }
+        for pin in fs::read_dir(self.bench.pins().join("links")).into_iter().flatten().flatten() {
+            let name = pin.file_name().to_string_lossy().into_owned();
+            let (_, hook) = name.split_once('-').expect("slot and hook");
+            let program = ProgramInfo::from_pin(self.bench.pins().join("programs").join(format!("vswitch_{hook}")));
+            let link = FdLink::from(PinnedLink::from_pin(pin.path()).expect("a link"));
+            let same = program.expect("a program").id() == link.info().expect("a link's info").program_id();
+            picture += &format!("{name} runs the pinned program: {same}\n");
         }
         picture + &format!("far end: {}\n", self.there.find_ifindex("eth0").is_some())
     }
@@ -90,10 +107,16 @@ impl fmt::Display for Seen {
 
 /// Kills `command`, sent to a switch that `before` has made, before each of its changes.
 fn sweep(site: &Site, before: &[&str], command: &str) {
+    sweep_prepared(site, before, |_| (), command);
+}
+
+/// As [`sweep`], of a switch to which more was done than commands do.
+fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command: &str) {
     let owned = |args: &str| args.replace("THERE", site.there.name());
     let (before, command) = (before.iter().map(|args| owned(args)).collect::<Vec<_>>(), owned(command));
     let nothing = site.picture();
     site.run(&before);
+    prepare(site);
     let from = site.picture();
     let total = match before_change(&mut site.bench.command(&command), usize::MAX) {
         Ran::Ended { changes, status: 0, .. } => changes,
@@ -108,6 +131,7 @@ fn sweep(site: &Site, before: &[&str], command: &str) {
     let first = if all { 1 } else { 1 + std::process::id() as usize % stride };
     for nth in (first..=total).step_by(stride) {
         site.run(&before);
+        prepare(site);
         let killed = match before_change(&mut site.bench.command(&command), nth) {
             Ran::Killed(change) => change,
             // Not every run makes as many changes: what is learned meanwhile is one more entry.
@@ -223,4 +247,29 @@ port = "h4"
         site.there.name()
     ));
     sweep(&site, &[UP, "fdb add 02:00:00:00:09:08 h2 --static"], &format!("apply {}", file.path()));
+}
+
+/// Makes the switch one that runs another build's programs.
+fn estrange(site: &Site) {
+    let mark = site.bench.pins().join("programs/build");
+    fs::remove_file(&mark).unwrap();
+    symlink("another", &mark).unwrap();
+}
+
+#[test]
+fn upgrade_is_completed() {
+    require!(NEEDS);
+    require!(BPFTOOL);
+    let site = Site::new();
+    let before = [UP, "port add h4 --datapath xdp", "fdb add 02:00:00:00:09:09 h4 --static"];
+    sweep_prepared(&site, &before, estrange, "upgrade");
+    // Of another ABI, with the same maps, and with others.
+    sweep_prepared(&site, &before, |site| drop(age(&site.bench.name)), "upgrade");
+    let other = |site: &Site| {
+        let older = age(&site.bench.name);
+        for (map, kind, value, entries) in [("FDB", "hash", 16, 65_536), ("COUNTERS", "array", 256, 1024)] {
+            reshape(&older, Shape { map, kind, value, entries });
+        }
+    };
+    sweep_prepared(&site, &before, other, "upgrade");
 }

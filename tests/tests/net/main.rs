@@ -1,6 +1,7 @@
 //! Level 3: real frames in network namespaces. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
+mod abi;
 mod ageing;
 mod bad_input;
 mod bad_input_addresses;
@@ -21,6 +22,7 @@ mod frames_counters;
 mod frames_differences;
 mod frames_host;
 mod frames_ledger;
+mod hitless;
 mod interrupted;
 mod json;
 mod json_change;
