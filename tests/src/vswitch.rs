@@ -54,12 +54,14 @@ static SWEEP: Once = Once::new();
 
 /// Takes away the switches of test processes that were killed.
 fn sweep() {
-    let Ok(pins) = std::fs::read_dir("/sys/fs/bpf/vswitch/v1") else { return };
-    for pin in pins.flatten() {
+    let versions = std::fs::read_dir("/sys/fs/bpf/vswitch").into_iter().flatten().flatten();
+    for pin in versions.filter_map(|version| std::fs::read_dir(version.path()).ok()).flatten().flatten() {
         let name = pin.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix("vst-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             let _left = Command::new(binary()).args(["-s", &name, "down"]).output();
+            // Half made, or of another version.
+            let _left = std::fs::remove_dir_all(pin.path());
         }
     }
 }

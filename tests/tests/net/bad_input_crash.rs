@@ -1,4 +1,4 @@
-//! Commands that were killed, pins that somebody removed, and commands that come at once.
+//! Pins that somebody removed, and commands that come at once. Of commands that were killed: see `interrupted`.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use vswitch_tests::{patience::patience, require, require::Need, topo::Netns, vswitch};
 
-use crate::bad_input::{Bench, NEEDS, TempFile, same};
+use crate::bad_input::{Bench, NEEDS, same};
 
 const FLOCK: &[Need] =
     &[Need::Root, Need::Tool("ip"), Need::Tool("nsenter"), Need::Tool("ethtool"), Need::Tool("flock")];
@@ -140,103 +140,6 @@ fn whole_directories_removed_or_empty() {
     let _refused = bench.command("up h3").output().unwrap();
     found_and_taken_away(&bench, &before, "its map FDB is missing");
     vswitch::run(&bench.machine, &other, "down");
-}
-
-/// Killed at any moment, a command leaves what `down` can take away: no interface stays made or changed.
-#[test]
-fn killed_at_random_moments() {
-    require!(NEEDS);
-    let (bench, there) = (Bench::new(), Netns::new("there"));
-    bench.machine.ip_all(["link add br0 type bridge", "link set h3 down"]);
-    let before = bench.state();
-    let file = TempFile::new(&format!(
-        r#"
-[[port]]
-name = "h1"
-role = "uplink"
-
-[[port]]
-name = "br0"
-
-[[port]]
-name = "h3"
-datapath = "xdp"
-
-[[port]]
-name = "w0"
-netns = "{}"
-
-[[port]]
-name = "t0"
-tap = true
-"#,
-        there.name()
-    ));
-    let apply = format!("apply {}", file.path());
-    let start = Instant::now();
-    bench.run(&apply);
-    let whole = start.elapsed();
-    bench.run("down");
-    same(&before, &bench.state(), "all of this");
-
-    let (mut half, moments) = (0, 40);
-    for moment in 0..moments {
-        // `nsenter` becomes vswitch: killing the child kills it.
-        let mut child = bench.command(&apply).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        thread::sleep(whole * moment / moments);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if bench.pins().exists() {
-            let said = bench.command("up h2").output().unwrap();
-            let said = String::from_utf8_lossy(&said.stderr).into_owned();
-            let name = &bench.name;
-            let incomplete = said.starts_with(&format!(r#"vswitch: switch "{name}": incomplete: "#))
-                && said.ends_with(&format!(": take it away with `vswitch -s {name} down`\n"));
-            assert!(incomplete || said.contains(": up already: "), "{said}");
-            assert_eq!(said.lines().count(), 1, "{said}");
-            half += u32::from(incomplete);
-            bench.run("down");
-        } else {
-            // Killed before it had made anything, or it had: then there is nothing to take away.
-            let _ = fs::remove_dir_all(bench.locks());
-        }
-        same(&before, &bench.state(), &format!("killed after {moment}/{moments} of {whole:?}"));
-        assert_eq!(there.find_ifindex("eth0"), None, "killed after {moment}/{moments} of {whole:?}");
-    }
-    assert!(half > 0, "no moment was in the middle");
-    bench.run(&apply);
-    bench.run("down");
-    same(&before, &bench.state(), "all of this");
-}
-
-/// What adds a port to a switch that is up, and what takes the switch away.
-#[test]
-fn killed_while_adding_or_taking_away() {
-    require!(NEEDS);
-    let (bench, there) = (Bench::new(), Netns::new("there"));
-    let before = bench.state();
-    let add = format!("port add w0 --netns {}", there.name());
-    for (prepared, killed) in [("", add.as_str()), ("port add h4 --datapath xdp", "down")] {
-        for moment in 0..15 {
-            bench.run("up --uplink h1 h2");
-            if !prepared.is_empty() {
-                bench.run(prepared);
-                bench.run(&add);
-            }
-            let mut child =
-                bench.command(killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            thread::sleep(Duration::from_millis(2) * moment);
-            child.kill().unwrap();
-            child.wait().unwrap();
-            if bench.pins().exists() {
-                bench.run("down");
-            } else {
-                let _ = fs::remove_dir_all(bench.locks());
-            }
-            same(&before, &bench.state(), &format!("{killed}, killed after {} ms,", 2 * moment));
-            assert_eq!(there.find_ifindex("eth0"), None);
-        }
-    }
 }
 
 #[test]
