@@ -125,11 +125,6 @@ impl Sequence {
         self.sent.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// How many of each flow.
-    pub fn sent_by_flow(&self) -> Vec<u64> {
-        self.sent.iter().map(|count| count.load(Ordering::Relaxed)).collect()
-    }
-
     /// Sends no more, and waits for what is on its way.
     pub fn finish(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);

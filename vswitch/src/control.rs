@@ -126,26 +126,40 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
 
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
 pub async fn upgrade(scope: &Scope) -> Result<Report> {
-    let name = &scope.switch;
     let _lock = begin(scope).await?;
-    let mut ops = Vec::new();
+    go_over(&scope.switch).await
+}
+
+/// As [`upgrade`], if there is a switch.
+pub(crate) async fn take_over(scope: &Scope) -> Result<Report> {
+    let _lock = begin(scope).await?;
+    let name = &scope.switch;
+    if Pins::of(name).exist()? || !Pins::other_versions(name).is_empty() {
+        go_over(name).await
+    } else {
+        Ok(Report::default())
+    }
+}
+
+async fn go_over(name: &str) -> Result<Report> {
+    let mut report = Report::default();
     let mut ports = Vec::new();
     if let (false, Some(from)) = (Pins::of(name).exist()?, Pins::other_versions(name).pop()) {
         let done = migrate::migrate(name, from)?;
-        ops.push(format!("~ switch {name}: ABI {from} -> {ABI_VERSION}"));
+        report.ops.push(format!("~ switch {name}: ABI {from} -> {ABI_VERSION}"));
         for (map, copied, all) in done.copied {
-            ops.push(format!("~ map {map}: {copied} of {all} elements copied"));
+            report.ops.push(format!("~ map {map}: {copied} of {all} elements copied"));
         }
         ports = done.ports;
         // It may have been half made or half changed.
-        tell(recover(name).await?);
+        report.notes = recover(name).await?;
     }
     let dataplane = Dataplane::open(name, Access::Write)?;
     if !programs::are_current(&dataplane.pins, false) {
         ports = programs::replace(&dataplane)?;
     }
-    ops.extend(ports.iter().map(|ifname| format!("~ port {ifname}: programs of this build")));
-    Ok(Report { ops, notes: Vec::new() })
+    report.ops.extend(ports.iter().map(|ifname| format!("~ port {ifname}: programs of this build")));
+    Ok(report)
 }
 
 /// The switch as a configuration.

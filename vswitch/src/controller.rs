@@ -55,14 +55,15 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
     privileges::may_change()?;
     // Before anything is changed: a second controller must not apply its file either.
     let _controller = Lock::run(&scope.switch)?;
+    // Before the file, which is for a switch of this build.
+    for op in control::take_over(scope).await?.ops {
+        eprintln!("{op}");
+    }
     let kept = options.keep && Pins::of(&scope.switch).exist()?;
     if let Some(config) = config.filter(|_| !kept) {
         for note in control::apply(scope, config, false).await?.notes {
             eprintln!("note: {note}");
         }
-    }
-    for op in control::upgrade(scope).await?.ops {
-        eprintln!("{op}");
     }
     let mut controller = Controller::new(scope, options)?;
     privileges::only_follow(options.log_packets)?;

@@ -89,7 +89,9 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Where there is no switch, nothing of it shall be left.
-        if matches!(Pins::of(&self.switch).exist(), Ok(false)) && Pins::other_versions(&self.switch).is_empty() {
+        if matches!(Pins::of(&self.switch).exist(), Ok(false))
+            && Pins::other_versions(&self.switch).is_empty()
+        {
             // Under the lock: whoever waits for it finds that the file is another one by now, and starts again.
             let _gone = fs::remove_file(&self.path);
             let _others = self.path.parent().map(fs::remove_dir);

@@ -32,14 +32,17 @@ pub(crate) async fn recover(name: &str) -> Result<Vec<String>> {
 /// Ends a change of the configuration.
 async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
     let half = |flags: u32| flags & record_flags::PENDING != 0;
-    let pending: Vec<_> = dataplane.members()?.into_iter().filter(|member| half(member.record.flags)).collect();
+    let pending: Vec<_> =
+        dataplane.members()?.into_iter().filter(|member| half(member.record.flags)).collect();
     let desired = journal::read(&dataplane.pins);
     if pending.is_empty() && matches!(desired, Ok(None)) {
         return Ok(Vec::new());
     }
     let netlink = Netlink::open()?;
     let mut notes = Vec::new();
-    let mut interrupted = |err: anyhow::Error| notes.push(format!("a command was interrupted and could not be completed: {err:#}"));
+    let mut interrupted = |err: anyhow::Error| {
+        notes.push(format!("a command was interrupted and could not be completed: {err:#}"));
+    };
     for member in pending {
         if let Err(err) = attach::remove(&mut dataplane, &netlink, &member).await {
             interrupted(err);

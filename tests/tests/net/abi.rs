@@ -65,7 +65,8 @@ pub(crate) fn reshape(netns: &Netns, root: &Path, shape: Shape) {
     let (key_size, elements) = (MapInfo::from_pin(pin).expect("the map").key_size(), elements(netns, pin));
     fs::remove_file(pin).expect("remove the pin");
     let (key, size, count) = (key_size.to_string(), value.to_string(), entries.to_string());
-    let create = ["map", "create", pin, "type", kind, "key", &key, "value", &size, "entries", &count, "name", map];
+    let create =
+        ["map", "create", pin, "type", kind, "key", &key, "value", &size, "entries", &count, "name", map];
     bpftool(netns, &create);
     let fitting = elements.into_iter().map(|(key, mut bytes)| {
         bytes.resize(value, 0);
@@ -102,7 +103,8 @@ fn sum(one: Vec<u8>, other: Vec<u8>) -> Vec<u8> {
 /// Writes elements, in one process.
 fn write(netns: &Netns, pin: &str, elements: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
     let text = |bytes: Vec<u8>| bytes.iter().map(|byte| format!(" 0x{byte:02x}")).collect::<String>();
-    let lines = elements.map(|(key, value)| format!("map update pinned {pin} key{} value{}\n", text(key), text(value)));
+    let lines = elements
+        .map(|(key, value)| format!("map update pinned {pin} key{} value{}\n", text(key), text(value)));
     let batch = lines.collect::<String>();
     if !batch.is_empty() {
         expect_success(netns.command("bpftool").args(["batch", "file", "-"]), Some(&batch));
@@ -166,14 +168,18 @@ fn a_switch_of_another_abi_is_told_of_and_not_touched() {
     let line = format!(
         r#"switch "{name}": was made by another build (ABI {BEFORE}, this one has {ABI_VERSION}): let it go over to this one with `vswitch -s {name} upgrade`"#
     );
-    for command in ["show", "port", "port set h2 --flood off", "fdb flush", "stats", "export", "up h4", "down"] {
+    for command in
+        ["show", "port", "port set h2 --flood off", "fdb flush", "stats", "export", "up h4", "down"]
+    {
         bench.refuses(command, 1, &line);
     }
     let newer = root(ABI_VERSION + 1, name);
     fs::create_dir_all(newer.parent().unwrap()).unwrap();
     fs::rename(&older, &newer).unwrap();
-    let line =
-        format!(r#"switch "{name}": was made by a newer build (ABI {}, this one has {ABI_VERSION}): use that one"#, ABI_VERSION + 1);
+    let line = format!(
+        r#"switch "{name}": was made by a newer build (ABI {}, this one has {ABI_VERSION}): use that one"#,
+        ABI_VERSION + 1
+    );
     for command in ["show", "up h4", "upgrade", "down"] {
         bench.refuses(command, 1, &line);
     }
@@ -210,7 +216,11 @@ fn load(hosts: &Hosts<Vswitch>) -> Sequence {
 fn fdb(hosts: &Hosts<Vswitch>) -> BTreeMap<String, (String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let rows = hosts.json("fdb show");
-    rows.as_array().unwrap().iter().map(|row| (text(&row["mac"]), (text(&row["ifname"]), text(&row["type"])))).collect()
+    rows.as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (text(&row["mac"]), (text(&row["ifname"]), text(&row["type"]))))
+        .collect()
 }
 
 /// Fills the FDB with so many learned and static entries, of a port in slot 2.
@@ -325,7 +335,11 @@ fn counters_of_another_layout_go_on() {
         hosts.ping("a", "b", "-c 20 -i 0.01 -W 1").assert_all("pings");
         let before = received();
         let older = age(name);
-        reshape(&hosts.lab.switch, &older, Shape { map: "COUNTERS", kind: "array", value: 256, entries: 1024 });
+        reshape(
+            &hosts.lab.switch,
+            &older,
+            Shape { map: "COUNTERS", kind: "array", value: 256, entries: 1024 },
+        );
         hosts.vswitch("upgrade");
         assert_eq!(received(), before);
         hosts.ping("a", "b", "-c 20 -i 0.01 -W 1").assert_all("pings");

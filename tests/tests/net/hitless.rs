@@ -87,7 +87,11 @@ fn links(pins: &Path) -> BTreeMap<String, (u32, u32)> {
 fn counters(hosts: &Hosts<Vswitch>) -> BTreeMap<String, u64> {
     fn walk(path: &str, value: &Value, into: &mut BTreeMap<String, u64>) {
         match value {
-            Value::Object(object) => object.iter().for_each(|(key, value)| walk(&format!("{path}.{key}"), value, into)),
+            Value::Object(object) => {
+                for (key, value) in object {
+                    walk(&format!("{path}.{key}"), value, into);
+                }
+            }
             Value::Number(number) => drop(into.insert(path.to_owned(), number.as_u64().expect("a count"))),
             Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => {}
         }
@@ -155,7 +159,9 @@ fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
         let now = counters(hosts);
         assert_monotonic(&last, &now);
         last = now;
-        until("its share of the frames", Duration::from_secs(120), || load.sent() >= frames * (number + 1) / rounds);
+        until("its share of the frames", Duration::from_secs(120), || {
+            load.sent() >= frames * (number + 1) / rounds
+        });
     }
     let tally = load.finish();
     println!("{tally:?} in {rounds} rounds, {before:?} programs, maps and links");
@@ -166,7 +172,12 @@ fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
     let rx = |counters: &BTreeMap<String, u64>| -> u64 {
         STATIONS.iter().map(|name| counters[&format!("{}.rx.packets", hosts.lab.port(name))]).sum()
     };
-    assert!(rx(&now) - rx(&first) >= tally.sent, "{} of {} frames were counted", rx(&now) - rx(&first), tally.sent);
+    assert!(
+        rx(&now) - rx(&first) >= tally.sent,
+        "{} of {} frames were counted",
+        rx(&now) - rx(&first),
+        tally.sent
+    );
 }
 
 #[test]
@@ -196,7 +207,8 @@ fn an_upgrade_costs_no_frame() {
     let known = entries(&hosts);
     under_load(&hosts, rounds().div_ceil(2), |_| {
         let before = links(&pins);
-        let upgrade = || other.command(&hosts.lab.switch, &hosts.switch.name, "upgrade").output().expect("start it");
+        let upgrade =
+            || other.command(&hosts.lab.switch, &hosts.switch.name, "upgrade").output().expect("start it");
         let (first, again) = (upgrade(), upgrade());
         assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
         assert_eq!(String::from_utf8_lossy(&first.stdout).lines().count(), STATIONS.len());

@@ -80,7 +80,8 @@ impl Site {
         for pin in fs::read_dir(self.bench.pins().join("links")).into_iter().flatten().flatten() {
             let name = pin.file_name().to_string_lossy().into_owned();
             let (_, hook) = name.split_once('-').expect("slot and hook");
-            let program = ProgramInfo::from_pin(self.bench.pins().join("programs").join(format!("vswitch_{hook}")));
+            let program =
+                ProgramInfo::from_pin(self.bench.pins().join("programs").join(format!("vswitch_{hook}")));
             let link = FdLink::from(PinnedLink::from_pin(pin.path()).expect("a link"));
             let same = program.expect("a program").id() == link.info().expect("a link's info").program_id();
             picture += &format!("{name} runs the pinned program: {same}\n");
@@ -101,7 +102,10 @@ struct Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, undone, completed, longest } = self;
-        write!(f, "{steps} steps tried, {undone} undone, {completed} completed, at most {longest:?} after the restart")
+        write!(
+            f,
+            "{steps} steps tried, {undone} undone, {completed} completed, at most {longest:?} after the restart"
+        )
     }
 }
 
@@ -120,7 +124,7 @@ fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command
     let from = site.picture();
     let total = match before_change(&mut site.bench.command(&command), usize::MAX) {
         Ran::Ended { changes, status: 0, .. } => changes,
-        other => panic!("vswitch {command}: {other:?}"),
+        other @ (Ran::Killed(_) | Ran::Ended { .. }) => panic!("vswitch {command}: {other:?}"),
     };
     let (to, _) = (site.picture(), down(site));
     let all = env::var("VSWITCH_SWEEP").is_ok_and(|value| value == "all");
@@ -142,7 +146,9 @@ fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command
         let what = format!("vswitch {command}, killed before change {nth} of {total} ({killed}),");
         let restarted = Instant::now();
         let controller = Controller::spawn(&site.bench.machine, &site.bench.name, "");
-        until("the controller is at work or has nothing to control", AT_ONCE, || !controller.lines().is_empty());
+        until("the controller is at work or has nothing to control", AT_ONCE, || {
+            !controller.lines().is_empty()
+        });
         let (after, at) = loop {
             let at = restarted.elapsed();
             let picture = site.picture();
@@ -156,7 +162,7 @@ fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command
         };
         seen.longest = seen.longest.max(at);
         seen.steps += 1;
-        if after == to { seen.completed += 1 } else { seen.undone += 1 }
+        *(if after == to { &mut seen.completed } else { &mut seen.undone }) += 1;
         drop(controller);
         down(site);
         same(&nothing, &site.picture(), &what);
@@ -210,7 +216,11 @@ fn port_set_is_completed() {
     let known = "port set h2 --mac 02:00:00:00:09:03 --learning off --flood off";
     sweep(&site, &["up --uplink h1 h2"], known);
     sweep(&site, &["up --uplink h1 h2", known], "port set h2 --mac 02:00:00:00:09:04 --mode vepa");
-    sweep(&site, &[UP], "port set h3 --mode source --source 02:00:00:00:09:05 --source 02:00:00:00:09:06 --nodst on");
+    sweep(
+        &site,
+        &[UP],
+        "port set h3 --mode source --source 02:00:00:00:09:05 --source 02:00:00:00:09:06 --nodst on",
+    );
 }
 
 #[test]

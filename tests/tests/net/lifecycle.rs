@@ -195,7 +195,9 @@ fn traces(lab: &Lab) -> Vec<String> {
 fn ids(pins: &Path) -> BTreeSet<(&'static str, u64)> {
     let mut ids = BTreeSet::new();
     for (dir, kind) in [("programs", "prog"), ("maps", "map"), ("links", "link")] {
-        for pin in fs::read_dir(pins.join(dir)).expect("the switch's pins").flatten() {
+        let entries = fs::read_dir(pins.join(dir)).expect("the switch's pins").flatten();
+        // The name of the build is no object of the kernel's.
+        for pin in entries.filter(|pin| !pin.path().is_symlink()) {
             let mut command = Command::new("bpftool");
             let text = expect_success(command.args(["-j", kind, "show", "pinned"]).arg(pin.path()), None);
             let json: Value = serde_json::from_str(&text).expect("bpftool's JSON");

@@ -151,7 +151,8 @@ pub(super) fn follow_all(pins: &Pins) -> Result<()> {
 /// Pins the links of one set of pins in another too.
 pub(super) fn share(from: &Pins, to: &Pins) -> Result<()> {
     for (slot, hook, pin) in pinned(from) {
-        let link = FdLink::from(PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?);
+        let link =
+            FdLink::from(PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?);
         let pin = hook.pin(to, slot);
         link.pin(&pin).with_context(|| format!("pin the link at {}", pin.display()))?;
     }
@@ -161,7 +162,8 @@ pub(super) fn share(from: &Pins, to: &Pins) -> Result<()> {
 /// The kernel's numbers of the pinned links.
 pub(super) fn ids(pins: &Pins) -> Result<BTreeSet<u32>> {
     let id = |pin: &Path| {
-        let link = FdLink::from(PinnedLink::from_pin(pin).with_context(|| format!("open {}", pin.display()))?);
+        let link =
+            FdLink::from(PinnedLink::from_pin(pin).with_context(|| format!("open {}", pin.display()))?);
         Ok(link.info().with_context(|| format!("look at {}", pin.display()))?.id())
     };
     pinned(pins).iter().map(|(_, _, pin)| id(pin)).collect()

@@ -33,7 +33,7 @@ pub(super) fn load_new(pins: &Pins, fdb_max: u32, pinned: &[&str]) -> Result<Clo
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FDB", fdb_max);
     for name in pinned {
-        loader.map_pin_path(*name, pins.map(name));
+        loader.map_pin_path(name, pins.map(name));
     }
     let mut ebpf = load(&mut loader, false)?;
     for name in maps::names().filter(|name| !pinned.contains(name)) {
@@ -50,7 +50,9 @@ pub(super) fn load_new(pins: &Pins, fdb_max: u32, pinned: &[&str]) -> Result<Clo
 
 /// Tells this build's object from any other's (FNV-1a): what is pinned says whose it is.
 pub(super) fn object_hash() -> u64 {
-    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    OBJECT
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Loads the object's programs for the maps of a switch that is up.

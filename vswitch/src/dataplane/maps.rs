@@ -295,7 +295,9 @@ impl Maps {
         let zero = aya::maps::PerCpuValues::try_from(vec![Wire(Counters::zeroed()); cpus])?;
         self.counters.set(u32::from(slot), zero, 0).context("clear a port's counters")?;
         match &mut self.bases {
-            Some(bases) => bases.set(u32::from(slot), Wire(Counters::zeroed()), 0).context("clear a port's counters"),
+            Some(bases) => {
+                bases.set(u32::from(slot), Wire(Counters::zeroed()), 0).context("clear a port's counters")
+            }
             None => Ok(()),
         }
     }

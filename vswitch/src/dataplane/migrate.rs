@@ -156,11 +156,8 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     links::share(old, scratch)?;
     // From here on the old build knows that its programs may not be the ones that run.
     programs::clear_mark(old)?;
-    let dataplane = Dataplane {
-        name: name.to_owned(),
-        pins: scratch.clone(),
-        maps: Maps::open(scratch, Access::Write)?,
-    };
+    let dataplane =
+        Dataplane { name: name.to_owned(), pins: scratch.clone(), maps: Maps::open(scratch, Access::Write)? };
     let ports = programs::follow(&dataplane)?;
     await_readers();
     for step in moves.iter().filter(|step| !step.shared) {

@@ -24,7 +24,8 @@ pub(crate) fn are_current(pins: &Pins, log_packets: bool) -> bool {
 
 /// Whether a command that replaced the programs was interrupted.
 pub(crate) fn are_mixed(pins: &Pins) -> bool {
-    let missing = |path: PathBuf| path.symlink_metadata().is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+    let missing =
+        |path: PathBuf| path.symlink_metadata().is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
     // Where a program is missing too, somebody else was here.
     missing(mark(pins)) && load::PROGRAMS.iter().all(|program| pins.program(program).exists())
 }

@@ -130,7 +130,8 @@ impl RawMap {
         while keys.len() <= 2 * self.info.max_entries() as usize {
             let mut next = vec![0; self.key];
             let last = keys.last().map_or(0, |key| key.as_ptr() as u64);
-            let mut attr = MapElem { map_fd: self.fd(), pad: 0, key: last, value: next.as_mut_ptr() as u64, flags: 0 };
+            let mut attr =
+                MapElem { map_fd: self.fd(), pad: 0, key: last, value: next.as_mut_ptr() as u64, flags: 0 };
             // SAFETY: `attr` is laid out as the kernel's for this command; both keys are as long as it says they are.
             match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
                 Ok(_) => keys.push(next),
