@@ -66,12 +66,14 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     let pins = Pins::of(&scope.switch);
     let half = pins.scratch().exist()?;
     pins.scratch().clear()?;
-    if half && !pins.exist()? {
-        return Ok(Report::default());
-    }
     if !Dataplane::exists(&scope.switch)? {
+        if half {
+            return Ok(Report::default());
+        }
         bail!(r#"switch "{0}": there is none of that name: nothing to take away"#, scope.switch);
     }
+    // Another one of that name, if there is, stays for the build that made it.
+    let _another = migrate::forget(&scope.switch);
     let netlink = Netlink::open()?;
     let report = match Dataplane::open_any(&scope.switch, Access::Write) {
         Ok(dataplane) => {

@@ -28,6 +28,7 @@ use crate::{
     net::{Link, LinkEvent, Netlink, Watch},
     packet_log::PacketLog,
     privileges, service,
+    recover::recover,
 };
 
 /// How a controller behaves.
@@ -210,10 +211,11 @@ fn sweep(scope: &Scope) -> Result<Duration> {
 /// has their index now. Returns what is wrong, a line for each port.
 async fn reconcile(scope: &Scope, gone: &[u32]) -> Result<Vec<String>> {
     let _lock = Lock::change(&scope.switch)?;
+    // A command may have been killed meanwhile.
+    let mut wrong = recover(&scope.switch).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let netlink = Netlink::open()?;
     let links = netlink.list().await?;
-    let mut wrong = Vec::new();
     for member in dataplane.members()? {
         if let Err(err) = reconcile_port(&mut dataplane, &netlink, &links, gone, &member).await {
             wrong.push(format!("{err:#}"));

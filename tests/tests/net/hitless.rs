@@ -1,7 +1,7 @@
 //! Is a single frame lost, doubled or led astray when the controller dies or another build takes the switch over?
 //!
 //! `VSWITCH_FRAMES=10000000` sends as many, and `VSWITCH_ROUNDS=100` kills the controller so often and upgrades half as
-//! often: minutes. Without them a tenth of a round and less.
+//! often: minutes. Without them there are few of both.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

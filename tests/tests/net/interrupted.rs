@@ -282,3 +282,23 @@ fn upgrade_is_completed() {
     };
     sweep_prepared(&site, &before, other, "upgrade");
 }
+
+/// Nobody types another command, and the controller is at work all the time.
+#[test]
+fn a_controller_completes_what_is_killed_beside_it() {
+    require!(NEEDS);
+    let site = Site::new();
+    site.bench.run(UP);
+    let controller = Controller::start(&site.bench.machine, &site.bench.name, "");
+    let add = ADD_VETH.replace("THERE", site.there.name());
+    let Ran::Killed(_) = before_change(&mut site.bench.command(&add), 20) else {
+        panic!("it makes more changes")
+    };
+    until("the port is there", Duration::from_secs(15), || {
+        let port = site.bench.command("-j port show w0").output().expect("start vswitch");
+        String::from_utf8_lossy(&port.stdout).contains(r#""state":"forwarding""#)
+    });
+    assert!(!site.bench.pins().join("journal").exists());
+    drop(controller);
+    down(&site);
+}

@@ -58,7 +58,7 @@ pub(super) struct Spec {
     value: u32,
     /// 0: the user's choice.
     entries: u32,
-    /// The first ABI version whose map of that name is this one, in layout and meaning.
+    /// The first ABI version whose map of that name is this one, in layout and meaning. 0: all.
     pub(super) since: u32,
 }
 
