@@ -129,21 +129,21 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
 pub async fn upgrade(scope: &Scope) -> Result<Report> {
     let _lock = begin(scope).await?;
-    go_over(&scope.switch).await
+    go_over(&scope.switch, true).await
 }
 
-/// As [`upgrade`], if there is a switch.
-pub(crate) async fn take_over(scope: &Scope) -> Result<Report> {
+/// As [`upgrade`], if there is a switch; its `programs` too, unless the caller is about to replace them anyway.
+pub(crate) async fn take_over(scope: &Scope, programs: bool) -> Result<Report> {
     let _lock = begin(scope).await?;
     let name = &scope.switch;
     if Pins::of(name).exist()? || !Pins::other_versions(name).is_empty() {
-        go_over(name).await
+        go_over(name, programs).await
     } else {
         Ok(Report::default())
     }
 }
 
-async fn go_over(name: &str) -> Result<Report> {
+async fn go_over(name: &str, programs: bool) -> Result<Report> {
     let mut report = Report::default();
     let mut ports = Vec::new();
     if let (false, Some(from)) = (Pins::of(name).exist()?, Pins::other_versions(name).pop()) {
@@ -157,7 +157,7 @@ async fn go_over(name: &str) -> Result<Report> {
         report.notes = recover(name).await?;
     }
     let dataplane = Dataplane::open(name, Access::Write)?;
-    if !programs::are_current(&dataplane.pins, false) {
+    if programs && !programs::are_current(&dataplane.pins, false) {
         ports = programs::replace(&dataplane)?;
     }
     report.ops.extend(ports.iter().map(|ifname| format!("~ port {ifname}: programs of this build")));

@@ -57,7 +57,7 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
     // Before anything is changed: a second controller must not apply its file either.
     let _controller = Lock::run(&scope.switch)?;
     // Before the file, which is for a switch of this build.
-    for op in control::take_over(scope).await?.ops {
+    for op in control::take_over(scope, !options.log_packets).await?.ops {
         eprintln!("{op}");
     }
     let kept = options.keep && Pins::of(&scope.switch).exist()?;

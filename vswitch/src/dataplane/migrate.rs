@@ -191,7 +191,9 @@ fn set_bases(old: &Pins, scratch: &Pins, counters: &RawMap) -> Result<()> {
         for one in cpus.chunks(each).chain([base.as_slice()]) {
             sum.add(&bytemuck::pod_read_unaligned(&fit(one, size_of::<Counters>())));
         }
-        bases.set(&slot.to_ne_bytes(), bytemuck::bytes_of(&sum)).context("write the counters")?;
+        if sum != Counters::zeroed() {
+            bases.set(&slot.to_ne_bytes(), bytemuck::bytes_of(&sum)).context("write the counters")?;
+        }
     }
     bases.pin(&scratch.map(BASES)).with_context(|| format!("pin map {BASES}"))?;
     scratch.protect_map(BASES)
