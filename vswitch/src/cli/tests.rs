@@ -16,6 +16,8 @@ fn the_grammar_is_consistent() {
 fn good_lines_are_understood() {
     let lines = [
         "up",
+        "upgrade",
+        "-s lab upgrade -j",
         "up --uplink nic0 web0 db0 -j",
         "up --uplink nic0 --uplink nic1 web0 --ageing 0 --fdb-max 10 --host-access off --macvlan-compat",
         "-s vs1 -n lab down",

@@ -132,8 +132,10 @@ fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
     let new = RawMap::open(&scratch.map(name))?;
     let (key_size, value_size) = new.sizes();
     let keys = step.old.keys().with_context(what)?;
+    let keys = keys.chunks(step.old.sizes().0);
+    let all = keys.len();
     let mut done = 0;
-    for key in &keys {
+    for key in keys {
         // Gone meanwhile, or an element of a device map without device: nothing to carry.
         let Some(value) = step.old.get(key).with_context(what)? else {
             done += 1;
@@ -151,7 +153,7 @@ fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
             Some(Ok(())) | None => done += 1,
         }
     }
-    Ok((done, keys.len()))
+    Ok((done, all))
 }
 
 /// Lets the links run the new programs, and carries what the old ones have done up to then.

@@ -123,18 +123,18 @@ impl RawMap {
         unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
     }
 
-    /// All keys; elements that come or go meanwhile may be missing or appear twice.
-    pub(super) fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
-        let mut keys: Vec<Vec<u8>> = Vec::new();
+    /// All keys, one behind the other; elements that come or go meanwhile may be missing or appear twice.
+    pub(super) fn keys(&self) -> io::Result<Vec<u8>> {
+        let mut keys: Vec<u8> = Vec::new();
+        let mut next = vec![0; self.key];
         // Where the last key was removed, the kernel begins anew.
-        while keys.len() <= 2 * self.info.max_entries() as usize {
-            let mut next = vec![0; self.key];
-            let last = keys.last().map_or(0, |key| key.as_ptr() as u64);
+        while keys.len() / self.key <= 2 * self.info.max_entries() as usize {
+            let last = keys.rchunks(self.key).next().map_or(0, |key| key.as_ptr() as u64);
             let mut attr =
                 MapElem { map_fd: self.fd(), pad: 0, key: last, value: next.as_mut_ptr() as u64, flags: 0 };
             // SAFETY: `attr` is laid out as the kernel's for this command; both keys are as long as it says they are.
             match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
-                Ok(_) => keys.push(next),
+                Ok(_) => keys.extend_from_slice(&next),
                 Err(err) if err.kind() == io::ErrorKind::NotFound => break,
                 Err(err) => return Err(err),
             }
