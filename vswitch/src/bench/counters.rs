@@ -12,6 +12,7 @@ pub(super) struct Counters {
     pub(super) received: u64,
     /// Ring overflows, and frames of no known protocol.
     pub(super) receive_drops: u64,
+    pub(super) sent: u64,
     pub(super) send_drops: u64,
 }
 
@@ -33,6 +34,7 @@ impl Snapshot {
             let counters = Counters {
                 received: *numbers.get(1)?,
                 receive_drops: *numbers.get(3)?,
+                sent: *numbers.get(9)?,
                 send_drops: *numbers.get(11)?,
             };
             Some((name.trim().to_owned(), counters))
@@ -47,11 +49,17 @@ impl Snapshot {
             let counters = Counters {
                 received: now.received.saturating_sub(old.received),
                 receive_drops: now.receive_drops.saturating_sub(old.receive_drops),
+                sent: now.sent.saturating_sub(old.sent),
                 send_drops: now.send_drops.saturating_sub(old.send_drops),
             };
             (name.clone(), counters)
         });
         Self(rows.collect())
+    }
+
+    /// Those of one interface.
+    pub(super) fn of(&self, name: &str) -> Counters {
+        self.0.get(name).copied().unwrap_or_default()
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -60,6 +68,10 @@ impl Snapshot {
 
     pub(super) fn receive_drops(&self) -> u64 {
         self.0.values().map(|counters| counters.receive_drops).sum()
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.0.values().map(|counters| counters.sent).sum()
     }
 
     pub(super) fn send_drops(&self) -> u64 {
@@ -87,7 +99,7 @@ Inter-|   Receive                                                |  Transmit
     p0:     600      10    0    3    0     0          0         0      120       2    0    1    0     0       0          0
 ";
         let now = Snapshot::parse(text);
-        assert_eq!(now.0["p0"], Counters { received: 10, receive_drops: 3, send_drops: 1 });
+        assert_eq!(now.0["p0"], Counters { received: 10, receive_drops: 3, sent: 2, send_drops: 1 });
         let since = now.since(&Snapshot::default());
         assert_eq!((since.received(), since.receive_drops(), since.send_drops()), (10, 3, 1));
     }

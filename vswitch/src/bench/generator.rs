@@ -12,8 +12,8 @@ use vswitch_ebpf::stream::{ENTRANCES, RECEIVING, SENDING, Stream, station};
 
 use super::{
     clock::{CpuTime, Deferred},
+    cpus::generator_cpu,
     lab::Room,
-    machine::generator_cpu,
 };
 use crate::dataplane::maps::Wire;
 

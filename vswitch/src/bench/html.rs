@@ -62,7 +62,8 @@ fn summary(report: &Report) -> String {
         let chosen = best.iter().filter(|(_, row)| row.to_bridge.is_some_and(wanted));
         let texts: Vec<_> = chosen
             .map(|(label, row)| {
-                format!("{} {:.2}x ({})", escaped(label), row.to_bridge.unwrap_or(1.0), row.contestant)
+                let ratio = row.against_bridge().unwrap_or_default();
+                format!("{} {} ({})", escaped(label), ratio, row.contestant)
             })
             .collect();
         if texts.is_empty() { "nowhere".to_owned() } else { texts.join(", ") }
@@ -128,7 +129,7 @@ fn table(rows: &[Row]) -> String {
             human(row.median, row.unit),
             human(row.min, row.unit),
             human(row.max, row.unit),
-            row.to_bridge.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
+            row.against_bridge().unwrap_or_default(),
             row.of_floor.map(|part| format!("{:.0} %", part * 100.0)).unwrap_or_default(),
             escaped(&reasons.join("; ")),
             if dropped > 0 { format!("{:.2} %", 100.0 * dropped as f64 / (dropped + row.received) as f64) } else { "0".into() },

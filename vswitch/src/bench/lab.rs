@@ -217,7 +217,7 @@ pub(super) async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
     Ok(link.with_context(|| format!(r#"look up "{name}""#))?.header.index)
 }
 
-fn gro_on(names: impl Iterator<Item = String>) -> Result<()> {
+pub(super) fn gro_on(names: impl Iterator<Item = String>) -> Result<()> {
     let ethtool = Ethtool::open()?;
     for name in names {
         ethtool.set(&name, Feature::Gro, true)?;

@@ -1,12 +1,16 @@
-//! What was it measured on? The machine, the kernel, the build; and on which CPUs.
+//! What was it measured on? The machine, the kernel, the build, and what was done the same for all.
 
-use std::{fs, mem, sync::OnceLock};
+use std::fs;
 
-use anyhow::Result;
 use serde::Serialize;
 
-use super::{Pair, contestants::ovs_absent};
-use crate::{net::Refused, view::BUILD};
+use super::{
+    Pair,
+    contestants::ovs,
+    cpus::{self, cpu_of, generator_cpu},
+    sockets,
+};
+use crate::view::BUILD;
 
 /// What a figure is worth nothing without.
 #[derive(Clone, Debug, Serialize)]
@@ -39,13 +43,25 @@ impl Machine {
                 "the generator and, in its soft interrupts, switch and receiving veth share CPU {}",
                 generator_cpu()
             ),
-            format!("socket senders on CPU {}, receivers on CPU {}", cpu_of(0), cpu_of(1)),
+            format!(
+                "socket senders on CPU {}, receivers on CPU {}, {}; they poll: nobody sleeps, so that no wake-up is measured",
+                cpu_of(0),
+                cpu_of(1),
+                if cpus::is_alone() { "at real-time priority" } else { "which others share: not permitted" },
+            ),
+            format!(
+                "TCP: the flows of all runs are the same, with buffers of {} KiB at both ends and no slow start after a pause",
+                sockets::BUFFER >> 10
+            ),
             "veth pairs with default offloads; GRO on at every end (NAPI)".to_owned(),
             "vswitch-xdp switches tx checksumming of the far ends off, as XDP ports need".to_owned(),
             "bridge: STP and multicast snooping off; ageing 300 s for all that learn".to_owned(),
             "frame sizes count the 4 bytes of checksum that end a frame on a wire".to_owned(),
-            "runs in alternation; a warm-up run is not counted".to_owned(),
-            "frames/s are frames in a second of that CPU's own time: other work on the machine is not counted; sockets go by the clock on the wall"
+            "runs in alternation, forwards and backwards; a warm-up run is not counted; sockets have many short runs"
+                .to_owned(),
+            "a ratio is the median of the ratios within each round of runs; the interval after it contains the true one with 95 %"
+                .to_owned(),
+            "frames/s and datagrams/s are by the sending CPU's own time: other work on the machine is not counted; TCP and latency go by the clock on the wall"
                 .to_owned(),
         ];
         if let Some(Pair { tx, rx }) = pair {
@@ -56,10 +72,10 @@ impl Machine {
                 "frames/s by the time that sending takes".to_owned(),
             ];
         }
-        terms.push(format!("ovs: {}: left out", ovs_absent()));
+        terms.push(format!("ovs: {}: left out", ovs::absent()));
         Self {
             cpu: cpu.unwrap_or_else(|| "unknown".to_owned()),
-            cpus: cpus().len(),
+            cpus: cpus::all().len(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             vswitch: format!("{} ({BUILD})", env!("CARGO_PKG_VERSION")),
             jit: read("/proc/sys/net/core/bpf_jit_enable").trim() != "0",
@@ -67,44 +83,4 @@ impl Machine {
             terms,
         }
     }
-}
-
-/// The CPUs that this process may use, as it began.
-fn cpus() -> &'static [usize] {
-    static CPUS: OnceLock<Vec<usize>> = OnceLock::new();
-    CPUS.get_or_init(|| {
-        // SAFETY: a plain set of bits, for which all zeroes is the empty set.
-        let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-        // SAFETY: the set is ours, of the size that is given.
-        unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
-        // SAFETY: CPU_ISSET reads a bit within the set.
-        (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
-    })
-}
-
-/// The CPU of the n-th busy thread.
-pub(super) fn cpu_of(number: usize) -> usize {
-    let cpus = cpus();
-    cpus.get(number % cpus.len().max(1)).copied().unwrap_or(0)
-}
-
-/// Not the first, which gets most hard interrupts.
-pub(super) fn generator_cpu() -> usize {
-    cpu_of(1)
-}
-
-/// Keeps the calling thread, and those that it starts from now on, on one CPU.
-pub(super) fn pin(cpu: usize) -> Result<()> {
-    // SAFETY: a plain set of bits, for which all zeroes is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: the set is ours and outlives both calls; CPU_SET bounds the index by its size.
-    let done = unsafe {
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    // In a container that may not use that CPU the scheduler chooses.
-    if done < 0 && std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
-        return Err(Refused::last(format!("stay on CPU {cpu}")).into());
-    }
-    Ok(())
 }

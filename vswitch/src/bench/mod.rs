@@ -1,19 +1,23 @@
 //! `vswitch bench`: who forwards how fast? Contestants in labs of the bench's own, measured in alternation.
 
 mod clock;
+mod compare;
 mod contestants;
 mod counters;
+mod cpus;
+mod frames;
 mod generator;
 mod guard;
 mod html;
 mod lab;
+mod learning;
 mod machine;
 mod measure;
 mod nic;
 mod report;
 mod scenarios;
 mod sockets;
-mod transfer;
+mod spread;
 
 use std::{
     sync::{
@@ -75,7 +79,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let machine = Machine::here(options.pair.as_ref());
     let guard = guard::Guard::start(&prefix(), options.pair.as_ref())?;
     // The generator, and with it the switch that its soft interrupts run, has this CPU for itself.
-    machine::pin(machine::generator_cpu())?;
+    cpus::pin(cpus::generator_cpu())?;
     let mut generator = Generator::new(options.pair.is_some())?;
     calibrate(&mut generator)?;
     let mut report = Report::new(options, machine);
@@ -85,7 +89,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
         let lanes =
             measure_case(case, options, &mut generator, &mut |what| progress(&format!("{label}: {what}")))
                 .with_context(|| format!("scenario {}", case.name()))?;
-        report.add(case, lanes);
+        report.rows.extend(compare::rows(case, &lanes));
     }
     report.seconds = started.elapsed().as_secs_f64();
     drop(generator);
@@ -108,17 +112,17 @@ fn measure_case(
         let trial = case.make(&unique_name(), contestant, generator, None)?;
         lanes.push(Lane { trial: Some(trial), ..Lane::new(contestant, case) });
     }
-    let time = Duration::from_secs_f64(options.seconds);
-    for run in 0..=options.runs {
+    let (runs, time) = case.pace(options);
+    for run in 0..=runs {
         // A machine that warms up or has other work meets all alike: each in turn, and every other time backwards.
         let mut order: Vec<_> = lanes.iter_mut().collect();
         if run % 2 == 1 {
             order.reverse();
         }
         for lane in order {
-            progress(&format!("{} run {run}/{}", lane.contestant, options.runs));
+            progress(&format!("{} run {run}/{runs}", lane.contestant));
             // The first shows how fast it is, and warms it up.
-            let time = if run == 0 { time.mul_f64(0.1) } else { time };
+            let time = if run == 0 { time.mul_f64(0.1).max(sockets::SLICE) } else { time };
             let Some(trial) = &mut lane.trial else { continue };
             let found = trial.run(generator, time).with_context(|| lane.contestant.name())?;
             lane.note(found, run > 0);

@@ -4,12 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{
-    Lane, Machine, Options,
-    contestants::Contestant,
-    measure::Spread,
-    scenarios::{Case, Metric},
-};
+use super::{Machine, Options};
 
 /// All that was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +51,14 @@ pub struct Row {
     pub values: Vec<f64>,
     /// Against the Linux bridge in the same runs.
     pub to_bridge: Option<f64>,
+    /// What that ratio may be, with 95 %; and whether another bench may find it more than 5 % elsewhere.
+    pub to_bridge_low: Option<f64>,
+    /// Its other end.
+    pub to_bridge_high: Option<f64>,
+    /// Whether it is too wide to say more.
+    pub inconclusive: bool,
+    /// Against the best of the other switches in the same runs.
+    pub to_best: Option<f64>,
     /// Part of the best bare redirect's in the same runs.
     pub of_floor: Option<f64>,
     /// What limits it, as far as the figures tell.
@@ -87,29 +90,16 @@ impl Report {
         seen
     }
 
-    pub(super) fn add(&mut self, case: &Case, lanes: Vec<Lane>) {
-        for (number, metric) in case.metrics.iter().enumerate() {
-            let spreads: Vec<(Contestant, Spread)> = lanes
-                .iter()
-                .map(|lane| (lane.contestant, Spread::of(lane.values.get(number).map_or(&[], Vec::as_slice))))
-                .collect();
-            for (lane, (_, spread)) in lanes.iter().zip(&spreads) {
-                let values = lane.values.get(number).cloned().unwrap_or_default();
-                self.rows.push(row(case, *metric, lane, *spread, values, &spreads));
-            }
-        }
-    }
-
     /// Comma-separated values, a row each.
     pub fn csv(&self) -> String {
         let mut text = String::from(
-            "scenario,point,metric,contestant,unit,median,min,max,to_bridge,of_floor,sent,received,dropped,unaccounted\n",
+            "scenario,point,metric,contestant,unit,median,min,max,to_bridge,to_bridge_low,to_bridge_high,inconclusive,to_best,of_floor,sent,received,dropped,unaccounted\n",
         );
         let number = |value: Option<f64>| value.map(|value| format!("{value:.4}")).unwrap_or_default();
         for row in &self.rows {
             let point = row.point.map(|point| point.to_string()).unwrap_or_default();
             text.push_str(&format!(
-                "{},{point},{},{},{},{:.3},{:.3},{:.3},{},{},{},{},{},{}\n",
+                "{},{point},{},{},{},{:.3},{:.3},{:.3},{},{},{},{},{},{},{},{},{},{}\n",
                 row.scenario,
                 row.metric,
                 row.contestant,
@@ -118,6 +108,10 @@ impl Report {
                 row.min,
                 row.max,
                 number(row.to_bridge),
+                number(row.to_bridge_low),
+                number(row.to_bridge_high),
+                row.inconclusive,
+                number(row.to_best),
                 number(row.of_floor),
                 row.sent,
                 row.received,
@@ -147,9 +141,15 @@ impl Row {
         human(value, self.unit)
     }
 
-    /// How far apart the runs are, as a part of the median.
-    pub fn width(&self) -> f64 {
-        Spread { median: self.median, min: self.min, max: self.max }.width()
+    /// `1.20x`, or what it may be where the runs do not agree on it.
+    pub fn against_bridge(&self) -> Option<String> {
+        let ratio = self.to_bridge?;
+        Some(match (self.inconclusive, self.to_bridge_low, self.to_bridge_high) {
+            (true, Some(low), Some(high)) if self.contestant != "bridge" => {
+                format!("{ratio:.2}x? {low:.2}-{high:.2}")
+            }
+            _ => format!("{ratio:.2}x"),
+        })
     }
 }
 
@@ -163,68 +163,4 @@ pub(super) fn human(value: f64, unit: &str) -> String {
         other => (value, other),
     };
     if scaled >= 100.0 { format!("{scaled:.0} {name}") } else { format!("{scaled:.2} {name}") }
-}
-
-fn row(
-    case: &Case,
-    metric: Metric,
-    lane: &Lane,
-    spread: Spread,
-    values: Vec<f64>,
-    all: &[(Contestant, Spread)],
-) -> Row {
-    let bridge = all.iter().find(|(who, _)| *who == Contestant::Bridge).map(|(_, spread)| spread.median);
-    let floors = all.iter().filter(|(who, _)| who.is_floor()).map(|(_, spread)| spread.median);
-    let floor = floors.reduce(if metric.less_is_better { f64::min } else { f64::max });
-    let part = |of: Option<f64>| {
-        let (over, under) = if metric.less_is_better { (of?, spread.median) } else { (spread.median, of?) };
-        (under > 0.0 && over.is_finite()).then_some(over / under)
-    };
-    let is_floor = lane.contestant.is_floor() || lane.contestant == Contestant::Generator;
-    let generator =
-        all.iter().find(|(who, _)| *who == Contestant::Generator).map(|(_, spread)| spread.median);
-    Row {
-        scenario: case.scenario.name,
-        about: case.scenario.about,
-        axis: case.scenario.axis,
-        point: case.point,
-        metric: metric.name,
-        unit: metric.unit,
-        less_is_better: metric.less_is_better,
-        contestant: lane.contestant.name(),
-        median: spread.median,
-        min: spread.min,
-        max: spread.max,
-        values,
-        to_bridge: part(bridge),
-        of_floor: part(floor).filter(|_| !is_floor),
-        limit: if is_floor { None } else { limit(case, metric, spread.median, floor, generator) },
-        sent: lane.ledger.sent,
-        received: lane.ledger.received,
-        drops: lane.ledger.drops.clone(),
-        unaccounted: lane.ledger.unaccounted,
-    }
-}
-
-/// Where the time of a frame goes, from what others took for it in the same runs.
-fn limit(
-    case: &Case,
-    metric: Metric,
-    rate: f64,
-    floor: Option<f64>,
-    generator: Option<f64>,
-) -> Option<String> {
-    let floor = floor.filter(|floor| *floor > 0.0)?;
-    match metric.unit {
-        "frames/s" if rate > 0.0 => {
-            let (own, bare) = (1e9 / rate, 1e9 / floor);
-            let what = if case.scenario.name == "private" { "bare drop" } else { "bare redirect" };
-            let generated =
-                generator.map(|rate| format!(", {:.0} generator", 1e9 / rate)).unwrap_or_default();
-            Some(format!("{own:.0} ns a frame: {bare:.0} {what}{generated}; {:+.0} its own", own - bare))
-        }
-        "bit/s" if rate > 0.97 * floor => Some("copying: a bare redirect is no faster".to_owned()),
-        "datagrams/s" if rate > 0.97 * floor => Some("the sockets: a bare redirect is no faster".to_owned()),
-        _ => None,
-    }
 }

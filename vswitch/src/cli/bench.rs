@@ -33,10 +33,10 @@ pub(super) struct Bench {
     /// Compare vswitch with these contestants alone
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     against: Vec<String>,
-    /// Length of a run [default: 0.25, with --quick 0.04]
+    /// Length of a run [default: 0.25, with --quick 0.02]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
-    /// Runs of each contestant [default: 5, with --quick 3]
+    /// Runs of each contestant; of sockets, more and shorter ones [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: Option<u32>,
     /// Size of small frames, checksum included
@@ -103,7 +103,7 @@ impl Bench {
     }
 
     fn options(&self) -> Result<Options> {
-        let seconds = self.seconds.unwrap_or(if self.quick { 0.04 } else { 0.25 });
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.02 } else { 0.25 });
         if !(0.001..=60.0).contains(&seconds) {
             bail!(Usage::new(format!("--seconds {seconds}: must be between 0.001 and 60")));
         }
@@ -111,7 +111,7 @@ impl Bench {
             scenarios: self.scenario.clone(),
             against: self.against.clone(),
             seconds,
-            runs: self.runs.unwrap_or(if self.quick { 3 } else { 5 }),
+            runs: self.runs.unwrap_or(5),
             frame: self.frame.map(usize::from),
             quick: self.quick,
             pair: self.pair(),
@@ -178,12 +178,6 @@ fn table(report: &Report) -> String {
     let mut last = String::new();
     for row in &report.rows {
         let label = row.label();
-        let ratio = |value: Option<f64>, unit: &str, times: f64| {
-            value.map_or_else(
-                || "-".to_owned(),
-                |value| format!("{:.*}{unit}", if times > 1.0 { 0 } else { 2 }, value * times),
-            )
-        };
         let dropped: u64 = row.drops.values().sum();
         table.row([
             if label == last { String::new() } else { label.clone() },
@@ -191,8 +185,8 @@ fn table(report: &Report) -> String {
             row.text(row.median),
             row.text(row.min),
             row.text(row.max),
-            ratio(row.to_bridge, "x", 1.0),
-            ratio(row.of_floor, "%", 100.0),
+            row.against_bridge().unwrap_or_else(|| "-".to_owned()),
+            row.of_floor.map_or_else(|| "-".to_owned(), |part| format!("{:.0}%", 100.0 * part)),
             if row.sent == 0 {
                 "-".to_owned()
             } else {

@@ -1,9 +1,8 @@
-//! Which scenarios are there, with which points and contestants, and how is each made?
+//! Which scenarios are there, and how is each made?
 
-mod frames;
-mod learning;
+mod points;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
@@ -11,12 +10,14 @@ use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
 use super::{
     Options,
     contestants::{Contestant, Rival, Terms},
+    frames,
     generator::{Entrance, Generator},
     lab::{Lab, far},
+    learning::Learning,
     measure::Trial,
-    sockets::{Latency, Tcp, Udp},
+    sockets::{Latency, SHARE, SLICE, SLICE_OF_TRIPS, Tcp, Udp},
 };
-use Contestant::{Bridge, FloorTc, FloorTcPeer, FloorXdp, Macvlan, VswitchTc, VswitchXdp};
+use points::points;
 
 /// What is measured of a contestant in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +26,6 @@ pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) unit: &'static str,
     pub(super) less_is_better: bool,
-}
-
-const RATE: Metric = Metric { name: "", unit: "frames/s", less_is_better: false };
-const BITS: Metric = Metric { name: "", unit: "bit/s", less_is_better: false };
-const DATAGRAMS: Metric = Metric { name: "", unit: "datagrams/s", less_is_better: false };
-const LEARNED: Metric = Metric { name: "rate", unit: "addresses/s", less_is_better: false };
-const HELD: Metric = Metric { name: "held", unit: "addresses", less_is_better: false };
-const fn delay(name: &'static str) -> Metric {
-    Metric { name, unit: "us", less_is_better: true }
 }
 
 /// A scenario at one point.
@@ -52,7 +44,7 @@ pub(super) struct Case {
 pub(super) enum Kind {
     Frames { terms: Terms, bytes: usize, addresses: u32, copies: u32 },
     Tcp { flows: u32, uplink: bool },
-    Udp,
+    Udp { vepa: bool },
     Latency,
     Learning { addresses: u32 },
 }
@@ -70,7 +62,7 @@ const fn scenario(name: &'static str, about: &'static str, axis: &'static str) -
     Scenario { name, about, axis }
 }
 
-static SCENARIOS: [Scenario; 13] = [
+static SCENARIOS: [Scenario; 15] = [
     scenario("small-frames", "small frames, veth to veth, into a network stack", ""),
     scenario("nic", "small frames between XDP programs, as from NIC to NIC", ""),
     scenario("uplink", "small frames, uplink to veth, into a network stack", ""),
@@ -84,17 +76,17 @@ static SCENARIOS: [Scenario; 13] = [
     scenario("addresses", "source and destination change frame by frame", "addresses"),
     scenario("ports", "one pair of stations on a switch with so many ports", "ports"),
     scenario("hairpin", "frames reflected out of the port that they came from", ""),
+    scenario(
+        "vepa",
+        "16-byte UDP datagrams between stations in mode vepa, by an adjacent switch that reflects",
+        "",
+    ),
+    scenario("private", "frames between isolated stations, to be dropped", ""),
 ];
-
-static PRIVATE: Scenario = scenario("private", "frames between isolated stations, to be dropped", "");
-
-fn all() -> impl Iterator<Item = &'static Scenario> {
-    SCENARIOS.iter().chain([&PRIVATE])
-}
 
 /// The scenarios by name, and what they are about.
 pub fn list() -> Vec<(&'static str, &'static str)> {
-    all().map(|scenario| (scenario.name, scenario.about)).collect()
+    SCENARIOS.iter().map(|scenario| (scenario.name, scenario.about)).collect()
 }
 
 /// There is no scenario or contestant of a name.
@@ -112,8 +104,8 @@ impl std::error::Error for Unknown {}
 /// The cases that the user wants.
 pub(super) fn chosen(options: &Options) -> Result<Vec<Case>> {
     for name in &options.scenarios {
-        if !all().any(|scenario| scenario.name == name) {
-            let names: Vec<_> = all().map(|scenario| scenario.name).collect();
+        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
+            let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             bail!(Unknown(format!(
                 r#"scenario "{name}": there is none of that name: one of {}"#,
                 names.join(", ")
@@ -137,7 +129,8 @@ pub(super) fn chosen(options: &Options) -> Result<Vec<Case>> {
             || contestant.is_vswitch()
             || options.against.iter().any(|name| name == contestant.name())
     };
-    let mut cases: Vec<Case> = all().flat_map(|scenario| cases(scenario, options)).filter(wanted).collect();
+    let mut cases: Vec<Case> =
+        SCENARIOS.iter().flat_map(|scenario| points(scenario, options)).filter(wanted).collect();
     cases.iter_mut().for_each(|case| case.contestants.retain(against));
     if options.pair.is_some() {
         // Frames of the generator, one way, over the user's cable.
@@ -147,115 +140,6 @@ pub(super) fn chosen(options: &Options) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The points of a scenario.
-fn cases(scenario: &'static Scenario, options: &Options) -> Vec<Case> {
-    let pick = |full: &[u32], quick: &[u32]| if options.quick { quick.to_vec() } else { full.to_vec() };
-    let case = |point, kind, metrics: &[Metric], contestants: &[Contestant]| Case {
-        scenario,
-        point,
-        metrics: metrics.to_vec(),
-        contestants: contestants.to_vec(),
-        kind,
-    };
-    let small = options.frame.unwrap_or(64);
-    let frames = |terms, size, addresses, copies| Kind::Frames { terms, bytes: size - 4, addresses, copies };
-    let plain = Terms::default();
-    match scenario.name {
-        "small-frames" => vec![case(
-            None,
-            frames(plain, small, 1, 1),
-            &[RATE],
-            &[VswitchTc, VswitchXdp, Bridge, FloorTc, FloorTcPeer, FloorXdp, Contestant::Generator],
-        )],
-        "nic" => vec![case(
-            None,
-            frames(Terms { to_xdp: true, ..plain }, small, 1, 1),
-            &[RATE],
-            &[VswitchTc, VswitchXdp, Bridge, FloorTcPeer, FloorXdp, Contestant::Generator],
-        )],
-        "uplink" => vec![case(
-            None,
-            frames(Terms { uplink: true, ..plain }, small, 1, 1),
-            &[RATE],
-            &[VswitchTc, Bridge, Macvlan, FloorTcPeer],
-        )],
-        "frame-size" => pick(&[64, 128, 256, 512, 1024, 1280, 1518], &[64, 1518])
-            .into_iter()
-            .map(|size| {
-                case(
-                    Some(size),
-                    frames(plain, size as usize, 1, 1),
-                    &[RATE],
-                    &[VswitchTc, Bridge, FloorTcPeer],
-                )
-            })
-            .collect(),
-        "tcp" | "uplink-tcp" => [1, 4]
-            .into_iter()
-            .map(|flows| {
-                let uplink = scenario.name == "uplink-tcp";
-                case(
-                    Some(flows),
-                    Kind::Tcp { flows, uplink },
-                    &[BITS],
-                    &[VswitchTc, Bridge, Macvlan, FloorTcPeer],
-                )
-            })
-            .collect(),
-        "udp" => vec![case(None, Kind::Udp, &[DATAGRAMS], &[VswitchTc, Bridge, Macvlan, FloorTcPeer])],
-        "latency" => vec![case(
-            None,
-            Kind::Latency,
-            &[delay("p50"), delay("p99"), delay("p99.9")],
-            &[VswitchTc, Bridge, Macvlan, FloorTcPeer],
-        )],
-        "flood" => [2, 8, 32]
-            .into_iter()
-            .map(|copies| {
-                let terms = Terms { ports: copies + 1, ..plain };
-                case(Some(copies), frames(terms, small, 1, copies), &[RATE], &[VswitchTc, Bridge])
-            })
-            .collect(),
-        "learning" => pick(&[10_000, 100_000], &[10_000])
-            .into_iter()
-            .map(|addresses| {
-                case(
-                    Some(addresses),
-                    Kind::Learning { addresses },
-                    &[LEARNED, HELD],
-                    &[VswitchTc, VswitchXdp, Bridge],
-                )
-            })
-            .collect(),
-        "addresses" => pick(&[1, 100, 1000, 10_000, 100_000], &[1, 100_000])
-            .into_iter()
-            .map(|addresses| {
-                let terms = Terms { fdb_max: (4 * addresses).max(DEFAULT_FDB_MAX), ..plain };
-                case(Some(addresses), frames(terms, small, addresses, 1), &[RATE], &[VswitchTc, Bridge])
-            })
-            .collect(),
-        "ports" => pick(&[2, 16, 64, 256], &[2, 32])
-            .into_iter()
-            .map(|ports| {
-                let terms = Terms { ports, ..plain };
-                case(Some(ports), frames(terms, small, 1, 1), &[RATE], &[VswitchTc, Bridge])
-            })
-            .collect(),
-        "hairpin" => vec![case(
-            None,
-            frames(Terms { hairpin: true, to_xdp: true, ..plain }, small, 1, 1),
-            &[RATE],
-            &[VswitchTc, VswitchXdp, Bridge, FloorXdp],
-        )],
-        _ => vec![case(
-            None,
-            frames(Terms { private: true, ..plain }, small, 1, 0),
-            &[RATE],
-            &[VswitchTc, VswitchXdp, Bridge, FloorXdp],
-        )],
-    }
-}
-
 impl Case {
     /// `flood/8`.
     pub(super) fn name(&self) -> String {
@@ -263,6 +147,19 @@ impl Case {
             Some(point) => format!("{}/{point}", self.scenario.name),
             None => self.scenario.name.to_owned(),
         }
+    }
+
+    /// How many runs of which length. What goes through sockets has many short ones.
+    pub(super) fn pace(&self, options: &Options) -> (u32, Duration) {
+        let slice = match self.kind {
+            Kind::Frames { .. } | Kind::Learning { .. } => {
+                return (options.runs, Duration::from_secs_f64(options.seconds));
+            }
+            Kind::Tcp { .. } | Kind::Udp { .. } => SLICE,
+            Kind::Latency => SLICE_OF_TRIPS,
+        };
+        let all = f64::from(options.runs) * options.seconds * SHARE;
+        (((all / slice.as_secs_f64()) as u32).max(options.runs), slice)
     }
 
     /// A contestant in a lab of its own, or in a shared one, ready to be measured.
@@ -279,12 +176,12 @@ impl Case {
             Kind::Frames { terms, bytes, addresses, copies } => {
                 Box::new(frames::make(rival(terms)?, generator, terms, (bytes, addresses, copies))?)
             }
-            Kind::Tcp { flows, uplink } => Box::new(Tcp::new(self.floored(rival(pair(uplink))?)?, flows)),
-            Kind::Udp => Box::new(Udp::new(self.floored(rival(pair(false))?)?)?),
-            Kind::Latency => Box::new(Latency::new(self.floored(rival(pair(false))?)?)),
+            Kind::Tcp { flows, uplink } => Box::new(Tcp::new(self.floored(rival(pair(uplink))?)?, flows)?),
+            Kind::Udp { vepa } => Box::new(Udp::new(self.floored(rival(Terms { vepa, ..pair(false) })?)?)?),
+            Kind::Latency => Box::new(Latency::new(self.floored(rival(pair(false))?)?)?),
             Kind::Learning { addresses } => {
                 let terms = Terms { fdb_max: (2 * addresses).max(DEFAULT_FDB_MAX), ..Terms::default() };
-                Box::new(learning::Learning::new(rival(terms)?, generator, addresses)?)
+                Box::new(Learning::new(rival(terms)?, generator, addresses)?)
             }
         })
     }

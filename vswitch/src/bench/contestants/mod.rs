@@ -1,32 +1,24 @@
 //! Who is compared, and how is each set up? On the same terms: the same cables, offloads, ageing; nothing snoops or spans.
 
-use std::{
-    fmt,
-    os::fd::{AsFd as _, AsRawFd as _},
-    process::Command,
-    sync::Arc,
-};
+mod adjacent;
+mod kernel;
+pub(super) mod ovs;
+
+use std::{fmt, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use futures_util::StreamExt as _;
-use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkMacVlan, LinkUnspec, LinkVeth,
-    packet_route::{
-        AddressFamily,
-        link::{BridgeStpState, InfoBridge, MacVlanMode},
-    },
-};
 
 use super::{
     generator::{self, attach_tc, attach_xdp},
-    lab::{self, Lab, far, ifindex, index_of, port},
+    lab::{Lab, Room, far, ifindex, port},
 };
 use crate::{
     config::{Datapath, Mode, PortConfig, Role, SwitchConfig},
     control::{self, Scope},
     view::StatsView,
 };
+use adjacent::{Adjacent, TRUNK};
 
 /// One of those who forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +45,8 @@ pub(super) struct Terms {
     pub(super) uplink: bool,
     /// The ports exchange nothing.
     pub(super) private: bool,
+    /// The ports exchange all by an adjacent switch, which reflects.
+    pub(super) vepa: bool,
     /// Port 0 gives back.
     pub(super) hairpin: bool,
     /// The receivers are XDP programs, not stacks.
@@ -66,6 +60,7 @@ pub(super) struct Rival {
     pub(super) lab: Arc<Lab>,
     /// The switch, if it is ours.
     switch: Option<Scope>,
+    adjacent: Option<Adjacent>,
     /// Attached programs live as long as this.
     _programs: Vec<Ebpf>,
 }
@@ -117,6 +112,7 @@ impl Default for Terms {
             ports: 2,
             uplink: false,
             private: false,
+            vepa: false,
             hairpin: false,
             to_xdp: false,
             fdb_max: vswitch_ebpf::abi::DEFAULT_FDB_MAX,
@@ -136,14 +132,17 @@ impl Rival {
             Some(lab) => Arc::clone(lab),
             None => Arc::new(Lab::new(name)?),
         };
-        let mut rival = Self { contestant, lab, switch: None, _programs: Vec::new() };
+        let mut rival = Self { contestant, lab, switch: None, adjacent: None, _programs: Vec::new() };
         rival.set_up(terms, shared.is_some()).with_context(|| format!("set up {contestant}"))?;
         Ok(rival)
     }
 
     fn set_up(&mut self, terms: Terms, cabled: bool) -> Result<()> {
+        if terms.vepa {
+            self.adjacent = Some(Adjacent::new(&self.lab, self.contestant)?);
+        }
         if self.contestant == Contestant::Macvlan {
-            return macvlan(&self.lab, terms);
+            return kernel::macvlan(&self.lab, terms);
         }
         if !cabled {
             self.lab.cable(0..terms.ports)?;
@@ -158,8 +157,10 @@ impl Rival {
         }
         match self.contestant {
             Contestant::VswitchTc => self.vswitch(terms, Datapath::Tc),
+            // What is compared is the adjacent switch; a bridge has no such ports.
+            Contestant::Bridge if terms.vepa => self.vswitch(terms, Datapath::Tc),
             Contestant::VswitchXdp => self.vswitch(terms, Datapath::Xdp),
-            Contestant::Bridge => bridge(&self.lab, terms),
+            Contestant::Bridge => kernel::bridge(&self.lab, terms),
             Contestant::FloorTc => self.floor("floor_tc", false, 1),
             Contestant::FloorTcPeer => self.floor("floor_tc_peer", false, 1),
             Contestant::FloorXdp if terms.hairpin => self.floor("floor_reflect", true, 0),
@@ -173,11 +174,17 @@ impl Rival {
     fn vswitch(&mut self, terms: Terms, datapath: Datapath) -> Result<()> {
         let name = &self.lab.name;
         let scope = Scope { switch: name.clone(), netns: Some(format!("{name}-s")) };
-        let ports = (0..terms.ports).map(|number| {
-            let uplink = terms.uplink && number == 0;
+        let trunk = terms.vepa.then_some(TRUNK);
+        let ports = (0..terms.ports).chain(trunk).map(|number| {
+            let uplink = number == TRUNK || terms.uplink && number == 0;
+            let mode = match (terms.private, terms.vepa) {
+                (true, _) => Mode::Private,
+                (_, true) if !uplink => Mode::Vepa,
+                _ => Mode::Bridge,
+            };
             PortConfig {
                 role: if uplink { Role::Uplink } else { Role::Access },
-                mode: if terms.private { Mode::Private } else { Mode::Bridge },
+                mode,
                 hairpin: terms.hairpin && number == 0,
                 datapath,
                 ..PortConfig::new(&port(number))
@@ -214,20 +221,18 @@ impl Rival {
         self.lab.switch.netns.run_async_in(|| control::stats(scope))?
     }
 
+    /// The room of the adjacent switch.
+    pub(super) fn adjacent(&self) -> Option<&Room> {
+        self.adjacent.as_ref().map(Adjacent::room)
+    }
+
     /// Forgets what was learned.
     pub(super) fn flush(&self) -> Result<()> {
         if let Some(scope) = &self.switch {
             self.lab.switch.netns.run_async_in(|| control::fdb_flush(scope, None))??;
-        } else if self.contestant == Contestant::Bridge {
-            self.lab.switch.links(|handle| async move {
-                for number in 0..2 {
-                    let flush = LinkBridgePort::new(ifindex(number)).fdb_flush().build();
-                    handle.link().set_port(flush).execute().await.context("flush the bridge's port")?;
-                }
-                Ok(())
-            })?;
+            return Ok(());
         }
-        Ok(())
+        if self.contestant == Contestant::Bridge { kernel::flush(&self.lab.switch) } else { Ok(()) }
     }
 
     /// How many addresses are learned now; `None` if it cannot be told.
@@ -236,21 +241,11 @@ impl Rival {
             let show = self.lab.switch.netns.run_async_in(|| control::show(scope))??;
             return Ok(Some(show.fdb_used.into()));
         }
-        if self.contestant != Contestant::Bridge {
-            return Ok(None);
+        if self.contestant == Contestant::Bridge {
+            kernel::learned(&self.lab.switch).map(Some)
+        } else {
+            Ok(None)
         }
-        let entries = self.lab.switch.links(|handle| async move {
-            let mut dump = handle.neighbours().get();
-            dump.message_mut().header.family = AddressFamily::Bridge;
-            let mut entries = dump.execute();
-            let mut count = 0;
-            while let Some(entry) = entries.next().await {
-                entry.context("list the bridge's addresses")?;
-                count += 1;
-            }
-            Ok(count)
-        })?;
-        Ok(Some(entries))
     }
 }
 
@@ -259,72 +254,8 @@ impl Drop for Rival {
         if let Some(scope) = &self.switch {
             // The guard complains of what is left.
             let _down = self.lab.switch.netns.run_async_in(|| control::down(scope));
+        } else if self.contestant == Contestant::Bridge && Arc::strong_count(&self.lab) > 1 {
+            let _gone = kernel::remove_bridge(&self.lab.switch);
         }
-        if self.contestant == Contestant::Bridge && Arc::strong_count(&self.lab) > 1 {
-            // The next one wants the ports.
-            let _gone = self.lab.switch.links(|handle| async move {
-                let master = index_of(&handle, "br0").await?;
-                handle.link().del(master).execute().await.context("delete br0")
-            });
-        }
-    }
-}
-
-fn bridge(lab: &Lab, terms: Terms) -> Result<()> {
-    lab.switch.links(|handle| async move {
-        let bridge = LinkBridge::new("br0")
-            .append_info_data(InfoBridge::StpState(BridgeStpState::Disabled))
-            .append_info_data(InfoBridge::MulticastSnooping(false))
-            .append_info_data(InfoBridge::AgeingTime(30_000))
-            .address(vec![0x02, 0x50, 0, 1, 0, 0]);
-        handle.link().add(bridge.build()).execute().await.context("create br0")?;
-        let master = index_of(&handle, "br0").await?;
-        for number in 0..terms.ports {
-            let member = LinkUnspec::new_with_name(&port(number)).controller(master).build();
-            handle.link().set(member).execute().await.with_context(|| port(number))?;
-            let hairpin = terms.hairpin && number == 0;
-            if hairpin || terms.private {
-                let options = LinkBridgePort::new(ifindex(number)).hairpin(hairpin).isolated(terms.private);
-                handle.link().set_port(options.build()).execute().await.context("set bridge port")?;
-            }
-        }
-        Ok(())
-    })
-}
-
-/// Its children are the stations: there are no cables but the uplink's.
-fn macvlan(lab: &Lab, terms: Terms) -> Result<()> {
-    if terms.uplink {
-        lab.cable(0..1)?;
-    } else {
-        lab.switch.links(|handle| async move {
-            let parent = LinkVeth::new(&port(0), "parent").index(ifindex(0)).up();
-            handle.link().add(parent.build()).execute().await.context("create the parent")?;
-            let up = LinkUnspec::new_with_name("parent").up().build();
-            handle.link().set(up).execute().await.context("set the parent up")
-        })?;
-    }
-    let mode = if terms.private { MacVlanMode::Private } else { MacVlanMode::Bridge };
-    for number in if terms.uplink { 1..2 } else { 0..2 } {
-        let room = lab.room(number);
-        let fd = room.netns.as_fd().as_raw_fd();
-        lab.switch.links(|handle| async move {
-            let child = LinkMacVlan::new(&far(number), ifindex(0), mode)
-                .address(lab::mac(number).to_vec())
-                .setns_by_fd(fd);
-            handle.link().add(child.build()).execute().await.context("create a macvlan")
-        })?;
-        room.links(|handle| async move { lab::set_up(&handle, number).await })?;
-    }
-    Ok(())
-}
-
-/// Why Open vSwitch is not compared.
-pub(super) fn ovs_absent() -> &'static str {
-    match Command::new("ovs-vsctl").args(["--timeout=2", "show"]).output() {
-        Err(_) => "not installed",
-        Ok(output) if !output.status.success() => "installed, but not running",
-        // Its daemon switches in its own namespace, where the bench would have to take its interfaces.
-        Ok(_) => "runs here, but the bench cannot compare it yet",
     }
 }

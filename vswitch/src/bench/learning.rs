@@ -4,11 +4,12 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use super::entrance;
-use crate::bench::{
+use super::{
     contestants::Rival,
+    frames::Frames,
     generator::{Generator, Load},
-    measure::{Frames, Run, Trial},
+    measure::{Run, Trial},
+    scenarios::entrance,
 };
 
 /// A contestant that forgets before each run.

@@ -1,0 +1,150 @@
+//! How fast is bulk TCP, by as many flows as wanted?
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{both, buffer, pause, waited};
+use crate::bench::{
+    contestants::Rival,
+    generator::Generator,
+    lab::{Room, address},
+    measure::{Ledger, Run, Trial},
+};
+
+/// Of each end: what is on its way stays in the CPU's cache, and its size does not depend on what the kernel has tuned so far.
+pub(in crate::bench) const BUFFER: usize = 256 << 10;
+/// What is written and read at once.
+const CHUNK: usize = 128 << 10;
+/// How long a flow may stand still.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// Flows through a contestant, the same in all runs.
+pub(in crate::bench) struct Tcp {
+    /// Lives as long as its flows.
+    _rival: Rival,
+    from: Vec<TcpStream>,
+    to: Vec<TcpStream>,
+}
+
+impl Tcp {
+    pub(in crate::bench) fn new(rival: Rival, flows: u32) -> Result<Self> {
+        let (sender, receiver) = (rival.lab.room(0), rival.lab.room(1));
+        [sender, receiver].into_iter().try_for_each(keep_window)?;
+        let listener = receiver.netns.run_in(|| TcpListener::bind((address(1), 0)))?.context("listen")?;
+        // What is accepted has the listener's.
+        buffer(listener.as_fd(), libc::SO_RCVBUFFORCE, BUFFER)?;
+        let at = listener.local_addr().context("listen")?;
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        for _ in 0..flows {
+            let flow = sender.netns.run_in(|| TcpStream::connect_timeout(&at, STALLED))?;
+            from.push(flow.with_context(|| format!("{}: no connection comes about", rival.contestant))?);
+            to.push(listener.accept().context("accept")?.0);
+        }
+        for flow in &from {
+            buffer(flow.as_fd(), libc::SO_SNDBUFFORCE, BUFFER)?;
+        }
+        from.iter()
+            .chain(&to)
+            .try_for_each(|flow| flow.set_nonblocking(true))
+            .context("set a flow to poll")?;
+        Ok(Self { _rival: rival, from, to })
+    }
+}
+
+/// A flow that paused while others had their turn goes on as it was.
+fn keep_window(room: &Room) -> Result<()> {
+    let path = "/proc/sys/net/ipv4/tcp_slow_start_after_idle";
+    room.netns.run_in(|| fs::write(path, "0"))?.with_context(|| format!("write {path}"))
+}
+
+impl Trial for Tcp {
+    fn run(&mut self, _generator: &mut Generator, time: Duration) -> Result<Run> {
+        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (rate, ()) = both(
+            || {
+                let started = Instant::now();
+                let written = write_for(&self.from, time);
+                sent.store(*written.as_ref().unwrap_or(&0), Ordering::Release);
+                written?;
+                Ok(received.load(Ordering::Acquire) as f64 * 8.0 / started.elapsed().as_secs_f64())
+            },
+            |done| {
+                let (mut chunk, mut last) = (vec![0; CHUNK], Instant::now());
+                let mut ready = Ready::new(&self.to, libc::POLLIN);
+                // `sent` is known before `done` is.
+                while !done.load(Ordering::Acquire)
+                    || received.load(Ordering::Relaxed) < sent.load(Ordering::Relaxed)
+                {
+                    let bytes = ready.each(|mut flow| flow.read(&mut chunk)).context("receive by TCP")?;
+                    received.fetch_add(bytes, Ordering::Release);
+                    if bytes > 0 {
+                        last = Instant::now();
+                    } else if last.elapsed() > STALLED {
+                        bail!("a flow of TCP stands still");
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        let mut ledger =
+            Ledger { sent: sent.into_inner(), received: received.into_inner(), ..Ledger::default() };
+        ledger.balance(ledger.sent);
+        Ok(Run { values: vec![rate], ledger })
+    }
+}
+
+/// Writes to all flows for that long; how many bytes.
+fn write_for(flows: &[TcpStream], time: Duration) -> Result<u64> {
+    let (chunk, started) = (vec![0; CHUNK], Instant::now());
+    let mut ready = Ready::new(flows, libc::POLLOUT);
+    let mut written = 0;
+    while started.elapsed() < time {
+        written += ready.each(|mut flow| flow.write(&chunk)).context("send by TCP")?;
+    }
+    Ok(written)
+}
+
+/// Flows that can be written to or read from. To ask poll(2) first leaves a socket without data to its soft interrupt: an
+/// attempt to read takes the socket's lock, and what arrives meanwhile is processed by the reader.
+struct Ready<'f> {
+    flows: &'f [TcpStream],
+    polled: Vec<libc::pollfd>,
+}
+
+impl<'f> Ready<'f> {
+    fn new(flows: &'f [TcpStream], events: libc::c_short) -> Self {
+        let polled = flows.iter().map(|flow| libc::pollfd { fd: flow.as_raw_fd(), events, revents: 0 });
+        Self { flows, polled: polled.collect() }
+    }
+
+    /// Does it with each flow that is ready; how many bytes in all.
+    fn each(
+        &mut self,
+        mut transfer: impl FnMut(&'f TcpStream) -> std::io::Result<usize>,
+    ) -> std::io::Result<u64> {
+        // SAFETY: an array of ours of that length, which the kernel writes `revents` of; it does not wait.
+        let ready = unsafe { libc::poll(self.polled.as_mut_ptr(), self.polled.len() as libc::nfds_t, 0) };
+        if ready <= 0 {
+            pause();
+            return Ok(0);
+        }
+        let mut total = 0;
+        for (flow, _) in self.flows.iter().zip(&self.polled).filter(|(_, polled)| polled.revents != 0) {
+            match transfer(flow) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => total += bytes as u64,
+                Err(error) if waited(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
+    }
+}
