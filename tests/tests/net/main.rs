@@ -15,6 +15,7 @@ mod checksums;
 mod conservation;
 mod conservation_books;
 mod conservation_world;
+mod costs;
 mod datapaths;
 mod frames;
 mod frames_cases;

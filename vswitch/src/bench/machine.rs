@@ -50,7 +50,7 @@ impl Machine {
                 if cpus::is_alone() { "at real-time priority" } else { "which others share: not permitted" },
             ),
             format!(
-                "TCP: the flows of all runs are the same, with buffers of {} KiB at both ends and no slow start after a pause",
+                "TCP: buffers of {} KiB at both ends; new flows in each run",
                 sockets::BUFFER >> 10
             ),
             "veth pairs with default offloads; GRO on at every end (NAPI)".to_owned(),

@@ -34,8 +34,8 @@ pub(super) use udp::Udp;
 /// Length of a run of bulk transfers. As many as find room in the time that is given: contestants that take turns this fast
 /// meet the same machine.
 pub(super) const SLICE: Duration = Duration::from_millis(10);
-/// A run of round trips: a few thousand, so that the hundredth part is more than a handful.
-pub(super) const SLICE_OF_TRIPS: Duration = Duration::from_millis(40);
+/// A run of round trips: two thousand or so, so that a hundredth of them is more than a handful.
+pub(super) const SLICE_OF_TRIPS: Duration = Duration::from_millis(20);
 /// How much more time than streams of frames they get, which are less noisy.
 pub(super) const SHARE: f64 = 4.0;
 

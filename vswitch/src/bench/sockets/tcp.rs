@@ -1,7 +1,6 @@
 //! How fast is bulk TCP, by as many flows as wanted?
 
 use std::{
-    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _},
@@ -15,7 +14,7 @@ use super::{both, buffer, pause, waited};
 use crate::bench::{
     contestants::Rival,
     generator::Generator,
-    lab::{Room, address},
+    lab::address,
     measure::{Ledger, Run, Trial},
 };
 
@@ -23,62 +22,68 @@ use crate::bench::{
 pub(in crate::bench) const BUFFER: usize = 256 << 10;
 /// What is written and read at once.
 const CHUNK: usize = 128 << 10;
+/// How long the windows may open.
+const RAMP: Duration = Duration::from_millis(2);
 /// How long a flow may stand still.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// Flows through a contestant, the same in all runs.
+/// Flows through a contestant, new ones in each run: how flows come to share a path is chance, and stays as it came about.
 pub(in crate::bench) struct Tcp {
-    /// Lives as long as its flows.
-    _rival: Rival,
-    from: Vec<TcpStream>,
-    to: Vec<TcpStream>,
+    rival: Rival,
+    listener: TcpListener,
+    flows: u32,
 }
 
 impl Tcp {
     pub(in crate::bench) fn new(rival: Rival, flows: u32) -> Result<Self> {
-        let (sender, receiver) = (rival.lab.room(0), rival.lab.room(1));
-        [sender, receiver].into_iter().try_for_each(keep_window)?;
+        let receiver = rival.lab.room(1);
         let listener = receiver.netns.run_in(|| TcpListener::bind((address(1), 0)))?.context("listen")?;
         // What is accepted has the listener's.
         buffer(listener.as_fd(), libc::SO_RCVBUFFORCE, BUFFER)?;
-        let at = listener.local_addr().context("listen")?;
+        Ok(Self { rival, listener, flows })
+    }
+
+    /// The sending ends, and the receiving ends.
+    fn connect(&self) -> Result<(Vec<TcpStream>, Vec<TcpStream>)> {
+        let at = self.listener.local_addr().context("listen")?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
-        for _ in 0..flows {
-            let flow = sender.netns.run_in(|| TcpStream::connect_timeout(&at, STALLED))?;
-            from.push(flow.with_context(|| format!("{}: no connection comes about", rival.contestant))?);
-            to.push(listener.accept().context("accept")?.0);
-        }
-        for flow in &from {
+        for _ in 0..self.flows {
+            let flow = self.rival.lab.room(0).netns.run_in(|| TcpStream::connect_timeout(&at, STALLED))?;
+            let flow =
+                flow.with_context(|| format!("{}: no connection comes about", self.rival.contestant))?;
             buffer(flow.as_fd(), libc::SO_SNDBUFFORCE, BUFFER)?;
+            from.push(flow);
+            to.push(self.listener.accept().context("accept")?.0);
         }
         from.iter()
             .chain(&to)
             .try_for_each(|flow| flow.set_nonblocking(true))
             .context("set a flow to poll")?;
-        Ok(Self { _rival: rival, from, to })
+        Ok((from, to))
     }
-}
-
-/// A flow that paused while others had their turn goes on as it was.
-fn keep_window(room: &Room) -> Result<()> {
-    let path = "/proc/sys/net/ipv4/tcp_slow_start_after_idle";
-    room.netns.run_in(|| fs::write(path, "0"))?.with_context(|| format!("write {path}"))
 }
 
 impl Trial for Tcp {
     fn run(&mut self, _generator: &mut Generator, time: Duration) -> Result<Run> {
+        let (from, to) = self.connect()?;
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
         let (rate, ()) = both(
             || {
-                let started = Instant::now();
-                let written = write_for(&self.from, time);
-                sent.store(*written.as_ref().unwrap_or(&0), Ordering::Release);
-                written?;
-                Ok(received.load(Ordering::Acquire) as f64 * 8.0 / started.elapsed().as_secs_f64())
+                let mut ready = Ready::new(&from, libc::POLLOUT);
+                let mut written = 0;
+                let outcome = (|| {
+                    written += write_for(&mut ready, RAMP)?;
+                    let (started, before) = (Instant::now(), received.load(Ordering::Acquire));
+                    written += write_for(&mut ready, time)?;
+                    let bytes = received.load(Ordering::Acquire) - before;
+                    Ok(bytes as f64 * 8.0 / started.elapsed().as_secs_f64())
+                })();
+                sent.store(written, Ordering::Release);
+                outcome
             },
             |done| {
                 let (mut chunk, mut last) = (vec![0; CHUNK], Instant::now());
-                let mut ready = Ready::new(&self.to, libc::POLLIN);
+                let mut ready = Ready::new(&to, libc::POLLIN);
                 // `sent` is known before `done` is.
                 while !done.load(Ordering::Acquire)
                     || received.load(Ordering::Relaxed) < sent.load(Ordering::Relaxed)
@@ -102,9 +107,8 @@ impl Trial for Tcp {
 }
 
 /// Writes to all flows for that long; how many bytes.
-fn write_for(flows: &[TcpStream], time: Duration) -> Result<u64> {
-    let (chunk, started) = (vec![0; CHUNK], Instant::now());
-    let mut ready = Ready::new(flows, libc::POLLOUT);
+fn write_for(ready: &mut Ready<'_>, time: Duration) -> Result<u64> {
+    let (chunk, started) = ([0; CHUNK], Instant::now());
     let mut written = 0;
     while started.elapsed() < time {
         written += ready.each(|mut flow| flow.write(&chunk)).context("send by TCP")?;
