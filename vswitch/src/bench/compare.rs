@@ -51,11 +51,9 @@ impl<'l> Field<'l> {
         let who = lane.contestant;
         let values = lane.values.get(number).cloned().unwrap_or_default();
         let against = |theirs: Option<&[f64]>| self.ratio(&values, theirs?);
-        let bare = who.is_floor() || who == Contestant::Generator;
+        let bare = !who.is_switch();
         let floor = self.best(Contestant::is_floor);
-        let others = self.best(|other| {
-            other != who && !other.is_floor() && !other.is_vswitch() && other != Contestant::Generator
-        });
+        let others = self.best(|other| other != who && other.is_switch() && !other.is_vswitch());
         let to_bridge = against(self.of(Contestant::Bridge));
         let Spread { median, min, max } = Spread::of(&values);
         Row {
@@ -76,6 +74,7 @@ impl<'l> Field<'l> {
             inconclusive: who != Contestant::Bridge && to_bridge.is_some_and(|ratio| ratio.inconclusive),
             to_best: against(others.filter(|_| !bare)).map(|ratio| ratio.median),
             of_floor: against(floor.filter(|_| !bare)).map(|ratio| ratio.median),
+            iperf3: lane.iperf3.filter(|_| number == 0),
             limit: if bare { None } else { self.limit(case, median) },
             values,
             sent: lane.ledger.sent,

@@ -8,7 +8,7 @@ use super::{
     Pair,
     contestants::ovs,
     cpus::{self, cpu_of, generator_cpu},
-    sockets,
+    iperf3, sockets,
 };
 use crate::view::BUILD;
 
@@ -71,6 +71,9 @@ impl Machine {
                 ),
                 "frames/s by the time that sending takes".to_owned(),
             ];
+        }
+        if !iperf3::installed() {
+            terms.push("iperf3: not installed: no second opinion".to_owned());
         }
         terms.push(format!("ovs: {}: left out", ovs::absent()));
         Self {

@@ -11,6 +11,11 @@ use super::generator::Generator;
 pub(super) trait Trial {
     /// One run of about that length.
     fn run(&mut self, generator: &mut Generator, time: Duration) -> Result<Run>;
+
+    /// The first value by iperf3, where it has one to give.
+    fn second_opinion(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
 }
 
 /// What one run found: a value for each metric of its scenario.

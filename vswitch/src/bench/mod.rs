@@ -9,6 +9,7 @@ mod frames;
 mod generator;
 mod guard;
 mod html;
+mod iperf3;
 mod lab;
 mod learning;
 mod machine;
@@ -69,6 +70,8 @@ struct Lane {
     /// By metric, then by run.
     values: Vec<Vec<f64>>,
     ledger: Ledger,
+    /// What iperf3 says of the first metric.
+    iperf3: Option<f64>,
 }
 
 /// Measures all, and takes everything down. `progress` is told what is going on.
@@ -128,6 +131,14 @@ fn measure_case(
             lane.note(found, run > 0);
         }
     }
+    // It takes a second for each, which --quick has not got.
+    if !options.quick && iperf3::installed() {
+        for lane in lanes.iter_mut().filter(|lane| lane.contestant.is_switch()) {
+            progress(&format!("{} iperf3", lane.contestant));
+            let Some(trial) = &lane.trial else { continue };
+            lane.iperf3 = trial.second_opinion().with_context(|| lane.contestant.name())?;
+        }
+    }
     Ok(lanes)
 }
 
@@ -165,6 +176,7 @@ impl Lane {
             trial: None,
             values: vec![Vec::new(); case.metrics.len()],
             ledger: Ledger::default(),
+            iperf3: None,
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Row {
     pub to_best: Option<f64>,
     /// Part of the best bare redirect's in the same runs.
     pub of_floor: Option<f64>,
+    /// What iperf3 measured on the same path, in the same unit, where it is installed.
+    pub iperf3: Option<f64>,
     /// What limits it, as far as the figures tell.
     pub limit: Option<String>,
     /// Frames (datagrams, bytes of TCP) sent in all runs, the warm-up included.
@@ -93,13 +95,13 @@ impl Report {
     /// Comma-separated values, a row each.
     pub fn csv(&self) -> String {
         let mut text = String::from(
-            "scenario,point,metric,contestant,unit,median,min,max,to_bridge,to_bridge_low,to_bridge_high,inconclusive,to_best,of_floor,sent,received,dropped,unaccounted\n",
+            "scenario,point,metric,contestant,unit,median,min,max,to_bridge,to_bridge_low,to_bridge_high,inconclusive,to_best,of_floor,iperf3,sent,received,dropped,unaccounted\n",
         );
         let number = |value: Option<f64>| value.map(|value| format!("{value:.4}")).unwrap_or_default();
         for row in &self.rows {
             let point = row.point.map(|point| point.to_string()).unwrap_or_default();
             text.push_str(&format!(
-                "{},{point},{},{},{},{:.3},{:.3},{:.3},{},{},{},{},{},{},{},{},{},{}\n",
+                "{},{point},{},{},{},{:.3},{:.3},{:.3},{},{},{},{},{},{},{},{},{},{},{}\n",
                 row.scenario,
                 row.metric,
                 row.contestant,
@@ -113,6 +115,7 @@ impl Report {
                 row.inconclusive,
                 number(row.to_best),
                 number(row.of_floor),
+                number(row.iperf3),
                 row.sent,
                 row.received,
                 row.drops.values().sum::<u64>(),

@@ -192,7 +192,11 @@ fn table(report: &Report) -> String {
             } else {
                 format!("{:.1}%", 100.0 * dropped as f64 / (dropped + row.received).max(1) as f64)
             },
-            row.limit.clone().unwrap_or_default(),
+            [row.limit.clone(), row.iperf3.map(|value| format!("iperf3: {}", row.text(value)))]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("; "),
         ]);
         last = label;
     }

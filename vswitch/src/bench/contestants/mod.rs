@@ -95,6 +95,11 @@ impl Contestant {
         matches!(self, Self::FloorTc | Self::FloorTcPeer | Self::FloorXdp)
     }
 
+    /// Whether it decides where a frame goes.
+    pub(super) const fn is_switch(self) -> bool {
+        !self.is_floor() && !matches!(self, Self::Generator)
+    }
+
     pub(super) const fn is_vswitch(self) -> bool {
         matches!(self, Self::VswitchTc | Self::VswitchXdp)
     }

@@ -1,4 +1,4 @@
-//! Charts as SVG: a bar for each contestant with its spread, or a line for each over the points of a scenario.
+//! What do the figures look like? SVG: bars with their spread, ratios to the bridge, lines over the points of a scenario.
 
 use std::fmt::Write as _;
 
@@ -11,6 +11,8 @@ const NAMES: f64 = 220.0;
 /// Right of the bars: the values.
 const VALUES: f64 = 170.0;
 const BAR: f64 = 22.0;
+/// Between the bars of one point and those of the next.
+const GAP: f64 = 10.0;
 
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 90.0;
@@ -33,19 +35,64 @@ fn colour(contestant: &str) -> &'static str {
     }
 }
 
+/// Ratios to the bridge under each other, with what they may be; the bridge is the vertical line at 1.
+pub(super) fn ratios(rows: &[&Row]) -> String {
+    let most = rows.iter().filter_map(|row| row.to_bridge_high.or(row.to_bridge)).fold(1.0, f64::max);
+    let x = |ratio: f64| NAMES + ratio * (WIDTH - NAMES - VALUES) / most;
+    let height = BAR * rows.len() as f64 + 4.0;
+    let mut svg = open(height, "vswitch as a multiple of the Linux bridge");
+    for (number, row) in rows.iter().enumerate() {
+        let (ratio, y) = (row.to_bridge.unwrap_or(1.0), BAR * number as f64 + 2.0);
+        let (low, high) = (row.to_bridge_low.unwrap_or(ratio), row.to_bridge_high.unwrap_or(ratio));
+        let (middle, fill) =
+            (y + (BAR - 5.0) / 2.0, if ratio < 1.0 { "#b00020" } else { colour(row.contestant) });
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
+<rect x=\"{NAMES}\" y=\"{y}\" width=\"{:.1}\" height=\"{}\" fill=\"{fill}\" opacity=\"{}\"/>\
+<path d=\"M{:.1} {middle:.1}H{:.1}\" stroke=\"#000\" stroke-width=\"1.5\"/>\
+<text x=\"{:.1}\" y=\"{:.1}\">{ratio:.2}x{} {}</text>",
+            NAMES - 8.0,
+            middle + 4.0,
+            escaped(&row.label()),
+            x(ratio) - NAMES,
+            BAR - 5.0,
+            if row.inconclusive { "0.45" } else { "1" },
+            x(low),
+            x(high),
+            x(high.max(1.0)) + 8.0,
+            middle + 4.0,
+            if row.inconclusive { "?" } else { "" },
+            row.contestant
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<path d=\"M{0:.1} 0V{height}\" stroke=\"#d55e00\" stroke-width=\"1.5\"/></svg>",
+        x(1.0)
+    );
+    svg
+}
+
 /// The rows of one metric, under each other; a line from the least to the most.
 pub(super) fn bars(rows: &[&Row]) -> String {
     // The generator alone would make all others look alike.
     let shown: Vec<_> = rows.iter().filter(|row| row.contestant != "generator").collect();
     let most = shown.iter().map(|row| row.max).fold(0.0, f64::max);
     let scale = if most > 0.0 { (WIDTH - NAMES - VALUES) / most } else { 0.0 };
-    let height = BAR * shown.len() as f64 + 4.0;
+    // Points are set apart.
+    let gaps = |number: usize| {
+        let points = shown.iter().take(number + 1).map(|row| row.point).collect::<Vec<_>>();
+        points.windows(2).filter(|pair| matches!(pair, [one, other] if one != other)).count() as f64 * GAP
+    };
+    let height = BAR * shown.len() as f64 + gaps(shown.len()) + 4.0;
     let mut svg = open(height, &format!("{} of each contestant", rows.first().map_or("", |row| row.unit)));
     for (number, row) in shown.iter().enumerate() {
-        let y = BAR * number as f64 + 2.0;
-        let middle = y + BAR / 2.0 - 1.0;
+        let y = BAR * number as f64 + gaps(number) + 2.0;
+        let middle = y + (BAR - 5.0) / 2.0;
         let name = match (row.point, row.metric) {
-            (Some(point), _) => format!("{} ({point} {})", row.contestant, row.axis),
+            (Some(point), _) => format!("{} ({}: {point})", row.contestant, row.axis),
             (None, "") => row.contestant.to_owned(),
             (None, metric) => format!("{} {metric}", row.contestant),
         };

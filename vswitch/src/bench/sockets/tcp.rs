@@ -14,6 +14,7 @@ use super::{both, buffer, pause, waited};
 use crate::bench::{
     contestants::Rival,
     generator::Generator,
+    iperf3::{self, Traffic},
     lab::address,
     measure::{Ledger, Run, Trial},
 };
@@ -103,6 +104,10 @@ impl Trial for Tcp {
             Ledger { sent: sent.into_inner(), received: received.into_inner(), ..Ledger::default() };
         ledger.balance(ledger.sent);
         Ok(Run { values: vec![rate], ledger })
+    }
+
+    fn second_opinion(&self) -> Result<Option<f64>> {
+        iperf3::ask(&self.rival, Traffic::Tcp { flows: self.flows }).map(Some)
     }
 }
 

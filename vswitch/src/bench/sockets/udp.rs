@@ -17,6 +17,7 @@ use crate::bench::{
     counters::{Snapshot, backlog_drops},
     cpus::cpu_of,
     generator::Generator,
+    iperf3::{self, Traffic},
     measure::{Ledger, Run, Trial},
 };
 
@@ -84,6 +85,10 @@ impl Trial for Udp {
         let mut ledger = Ledger { sent, received, ..Ledger::default() };
         Counted::take(&self.rival)?.explain(&before, &mut ledger);
         Ok(Run { values: vec![received as f64 / took.as_secs_f64().max(1e-6)], ledger })
+    }
+
+    fn second_opinion(&self) -> Result<Option<f64>> {
+        iperf3::ask(&self.rival, Traffic::Udp { bytes: DATAGRAM }).map(Some)
     }
 }
 
