@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use vswitch_ebpf::{
     abi::{ABI_VERSION, FdbEntry, FdbKey, fdb_flags},
     frame::MacAddr,
@@ -61,7 +61,7 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
 
 /// Takes a switch away, also one that a crash left half made.
 pub async fn down(scope: &Scope) -> Result<Report> {
-    privileged()?;
+    privileges::may_change()?;
     let _lock = Lock::change(&scope.switch)?;
     let pins = Pins::of(&scope.switch);
     let half = pins.scratch().exist()?;

@@ -27,8 +27,9 @@ use crate::{
     lock::Lock,
     net::{Link, LinkEvent, Netlink, Watch},
     packet_log::PacketLog,
-    privileges, service,
+    privileges,
     recover::recover,
+    service,
 };
 
 /// How a controller behaves.

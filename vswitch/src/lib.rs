@@ -20,7 +20,7 @@ mod inspect;
 mod lock;
 mod packet_log;
 mod privileges;
-mod service;
 mod recover;
+mod service;
 mod uplink;
 pub mod view;
