@@ -17,7 +17,7 @@ use crate::{
     fabric::{Knob, Mode, Switch},
     frame::{Mac, colons},
     lab::{Lab, Member, OUTSIDE, Outside, STATION_IF, UPLINK},
-    topo::Netns,
+    topo::{Netns, expect_success},
 };
 
 /// A vswitch whose ports are the uplink and a veth for each station. The uplink is the host's interface.
@@ -41,6 +41,23 @@ pub fn binary() -> PathBuf {
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/vswitch")),
         PathBuf::from,
     )
+}
+
+/// What runs at the tc hooks of a namespace's interface where the kernel has no tcx, and programs are filters and not links:
+/// the hook's name and the kernel's number of the program. Nothing where there is tcx.
+pub fn filters(netns: &Netns, ifname: &str) -> Vec<(&'static str, u64)> {
+    let mut found = Vec::new();
+    for (hook, direction) in [("in", "ingress"), ("out", "egress")] {
+        let mut command = netns.command("tc");
+        let text = expect_success(command.args(["-j", "filter", "show", "dev", ifname, direction]), None);
+        let filters: Value = serde_json::from_str(&text).expect("tc's JSON");
+        let ids = filters.as_array().into_iter().flatten().filter_map(|filter| {
+            let program = &filter["options"]["prog"];
+            program["name"].as_str()?.starts_with("vswitch_").then(|| program["id"].as_u64())?
+        });
+        found.extend(ids.map(|id| (hook, id)));
+    }
+    found
 }
 
 /// A name that no other switch of this machine has.

@@ -17,7 +17,7 @@ use vswitch_tests::{
     require,
     require::{NAMESPACES, Need},
     topo::{Netns, expect_success},
-    vswitch::Vswitch,
+    vswitch::{Vswitch, filters},
 };
 
 /// More than any of these tests takes; a ping that is not ended by then ends itself.
@@ -159,7 +159,9 @@ fn down_leaves_nothing() {
     assert!(during[0].contains("web0") && during[0].contains("vm0"), "{}", during[0]);
     let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
     let ids = ids(&pins);
-    assert!(ids.len() >= 3 + 8 + 5, "programs, maps and links: {ids:?}");
+    let filters =
+        || -> usize { [UPLINK, "h0", "h1"].iter().map(|ifname| filters(&lab.switch, ifname).len()).sum() };
+    assert!(ids.len() + filters() >= 3 + 8 + 5, "programs, maps and links or filters: {ids:?}");
     // A controller that has ended leaves its lock behind, which goes too.
     drop(run(&hosts, ""));
     let loaded = |id: &&(&str, u64)| {
@@ -171,6 +173,7 @@ fn down_leaves_nothing() {
     for (after, before) in traces(lab).iter().zip(&before) {
         assert_eq!(after, before);
     }
+    assert_eq!(filters(), 0, "filters are left");
     assert!(!pins.exists(), "{} is left", pins.display());
     assert!(!runs(&hosts).exists(), "{} is left", runs(&hosts).display());
     assert!(!web.ip("-o link").contains(STATION_IF), "{}", web.ip("-o link"));

@@ -6,11 +6,11 @@ use serde_json::Value;
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::{Hosts, finish_ping, until},
-    lab::{HOST, Lab, OUTSIDE, Outside},
+    lab::{HOST, Lab, OUTSIDE, Outside, UPLINK},
     require,
     require::{NAMESPACES, Need},
     topo::expect_success,
-    vswitch::Vswitch,
+    vswitch::{Vswitch, filters},
 };
 
 const PROGRAMS: [&str; 3] = ["vswitch_in", "vswitch_out", "vswitch_xdp"];
@@ -29,10 +29,17 @@ fn run(hosts: &Hosts<Vswitch>, args: &str) -> Controller {
 fn attached(hosts: &Hosts<Vswitch>) -> Vec<(String, u64)> {
     let links = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("links");
     let mut sizes = Vec::new();
+    let size = |id: u64| {
+        let program = bpftool(&["prog", "show", "id", &id.to_string()]);
+        program["bytes_xlated"].as_u64().unwrap()
+    };
     for pin in fs::read_dir(links).expect("the switch's links").flatten() {
         let link = bpftool(&["link", "show", "pinned", pin.path().to_str().unwrap()]);
-        let program = bpftool(&["prog", "show", "id", &link["prog_id"].to_string()]);
-        sizes.push((pin.file_name().into_string().unwrap(), program["bytes_xlated"].as_u64().unwrap()));
+        sizes.push((pin.file_name().into_string().unwrap(), size(link["prog_id"].as_u64().unwrap())));
+    }
+    for ifname in [UPLINK, "h0", "h1"] {
+        let filters = filters(&hosts.lab.switch, ifname);
+        sizes.extend(filters.into_iter().map(|(hook, id)| (format!("{ifname}-{hook}"), size(id))));
     }
     sizes.sort();
     sizes

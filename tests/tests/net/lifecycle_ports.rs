@@ -10,7 +10,7 @@ use vswitch_tests::{
     require,
     require::NAMESPACES,
     topo::Netns,
-    vswitch::Vswitch,
+    vswitch::{Vswitch, filters},
 };
 
 const PINGS: &str = "-c 10 -i 0.01 -W 1";
@@ -99,7 +99,10 @@ fn a_port_that_takes_a_missing_ports_name_is_attached_once() {
     thread::sleep(Duration::from_millis(300));
     let links = fs::read_dir(Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("links"));
     let links = links.unwrap().flatten().map(|pin| pin.file_name().into_string().unwrap());
-    assert_eq!(links.filter(|link| link.ends_with("-in")).count(), 3, "nic0, h1 and the one called h0 now");
+    let filters = [UPLINK, "h0", "h1"].map(|ifname| filters(switch, ifname)).concat();
+    let hooks = links.filter(|link| link.ends_with("-in")).count()
+        + filters.iter().filter(|(hook, _)| *hook == "in").count();
+    assert_eq!(hooks, 3, "nic0, h1 and the one called h0 now");
     hosts.await_ping("b", "c");
 }
 

@@ -15,8 +15,8 @@ use crate::{packages::TOOLS, probe};
 
 /// What the guest has of the host besides [`TOOLS`]: what the tests call, what the kernel calls, what scripts need in the
 /// host's own form. For the rest there is busybox.
-const PROGRAMS: [&str; 11] = [
-    "bridge", "busybox", "flock", "modprobe", "mount", "nsenter", "setpriv", "sh", "stat", "umount",
+const PROGRAMS: [&str; 12] = [
+    "bridge", "busybox", "flock", "modprobe", "mount", "nsenter", "setpriv", "sh", "stat", "tc", "umount",
     "unshare",
 ];
 /// Who users and groups are.
