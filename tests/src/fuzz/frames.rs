@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vswitch_ebpf::{
     forward::decide,
-    frame::{ETH_HLEN, ETH_P_PAUSE, Frame as _, Header, MacAddr},
+    frame::{ETH_HLEN, ETH_P_PAUSE, Header, MacAddr},
 };
 
 use crate::{
     cases::PLAIN,
-    frame::Mac,
+    frame::{BROADCAST, Mac},
     host_tables::{HostTables, hook},
     lock_step::same_state,
     model::{Entry, Frame, Kind, Member, Mode, Model, Port},
@@ -52,7 +52,14 @@ fn take(model: &mut Model, tables: &HostTables, from: Member, bytes: &[u8]) {
     if let Some(Header { destination, source, ethertype }) = header {
         assert_eq!((destination, source), (MacAddr(frame.dst), MacAddr(frame.src)));
         assert_eq!(ethertype == ETH_P_PAUSE, frame.pause);
-        assert_eq!(bytes.load::<1>(bytes.len()), None);
+        for mac in [destination, source] {
+            let [first, .., last] = mac.0;
+            let reserved = mac.0[..5] == [0x01, 0x80, 0xc2, 0, 0] && last <= 0x0f;
+            assert_eq!(mac.link_local(), reserved.then_some(last));
+            assert_eq!(mac.is_group(), first & 1 == 1);
+            assert_eq!(mac.is_broadcast(), mac.0 == BROADCAST);
+            assert_eq!(mac.is_zero(), mac.0 == [0; 6]);
+        }
     }
     let before = model.clone();
     let outcome = model.send(from, &frame);
