@@ -103,6 +103,10 @@ impl Maps {
         let fdb_max = fdb.info().context("ask for the FDB's size")?.max_entries();
         let private = access == Access::Write;
         let bases = pins.map(BASES).exists().then(|| open(pins, BASES, access)).transpose()?;
+        if private {
+            // Not ours to read, but programs that are loaded anew would use it.
+            open(pins, "RECENT", access)?;
+        }
         let open_private = |name| private.then(|| open(pins, name, access)).transpose();
         Ok(Self {
             settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
@@ -250,7 +254,7 @@ impl Maps {
     }
 
     /// Makes every CPU ask the FDB again.
-    fn fdb_changed(&mut self) -> Result<()> {
+    pub(super) fn fdb_changed(&mut self) -> Result<()> {
         let Some(changes) = &mut self.changes else { bail!("the switch is open for reading only") };
         let before = changes.get(&0, 0).context("read the number of changes")?;
         changes.set(0, before.wrapping_add(USERSPACE_CHANGE), 0).context("write the number of changes")

@@ -12,7 +12,9 @@ use bytemuck::Zeroable as _;
 use vswitch_ebpf::abi::{ABI_VERSION, Counters, FdbEntry, Identity, MAX_PORTS};
 
 use super::{
-    Dataplane, links, lives_here, load,
+    Dataplane,
+    clock::Clock,
+    links, lives_here, load,
     maps::{self, Access, BASES, Maps, Spec},
     pins::Pins,
     programs,
@@ -116,11 +118,19 @@ fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usi
         scratch.protect_map(step.spec.name)?;
     }
     let shared: Vec<_> = shared.iter().map(|step| step.spec.name).collect();
-    load::load_new(scratch, find(moves, "FDB")?.old.info.max_entries(), &shared)?;
+    let Clock { tick, epoch } = load::load_new(scratch, find(moves, "FDB")?.old.info.max_entries(), &shared)?;
     let mut copied = Vec::new();
-    for step in moves.iter().filter(|step| !step.shared && step.spec.name != "COUNTERS") {
+    // Counters are carried when the old ones count no more. What CPUs remember of the FDB is nobody's loss.
+    let copies =
+        moves.iter().filter(|step| !step.shared && !["COUNTERS", "RECENT"].contains(&step.spec.name));
+    for step in copies {
         let (done, all) = copy(step, scratch)?;
         copied.push((step.spec.name, done, all));
+    }
+    let mut maps = Maps::open(scratch, Access::Write)?;
+    let identity = maps.identity()?;
+    if identity.tick == 0 {
+        maps.set_identity(Identity { tick, epoch, ..identity })?;
     }
     Ok(copied)
 }
@@ -161,8 +171,9 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     links::share(old, scratch)?;
     // From here on the old build knows that its programs may not be the ones that run.
     programs::clear_mark(old)?;
-    let dataplane =
-        Dataplane { name: name.to_owned(), pins: scratch.clone(), maps: Maps::open(scratch, Access::Write)? };
+    let maps = Maps::open(scratch, Access::Write)?;
+    let clock = Clock::of(&maps.identity()?);
+    let mut dataplane = Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, clock };
     let ports = programs::follow(&dataplane)?;
     await_readers();
     for step in moves.iter().filter(|step| !step.shared) {
@@ -172,6 +183,7 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
             _ => {}
         }
     }
+    dataplane.maps.fdb_changed()?;
     if find(moves, "COUNTERS")?.shared && old.map(BASES).exists() {
         RawMap::open(&old.map(BASES))?.pin(&scratch.map(BASES))?;
         scratch.protect_map(BASES)?;
