@@ -55,7 +55,7 @@ struct Level {
 }
 
 const LEVELS: [Level; 2] = [
-    Level { number: 2, target: "kernel", quick_cases: 1000 },
+    Level { number: 2, target: "kernel", quick_cases: 200 },
     Level { number: 3, target: "net", quick_cases: 20 },
 ];
 

@@ -43,17 +43,21 @@ fn the_programs_are_the_model() {
     require!(&needs());
     in_namespace(|object| {
         let (object, seen) = (RefCell::new(object), RefCell::new(Seen::default()));
-        runner(10_000)
+        let mut runner = runner(10_000);
+        runner
             .run(&case(), |case| {
                 in_lock_step(&mut object.borrow_mut(), &case.slowed(UNIT), &mut seen.borrow_mut())
             })
             .unwrap_or_else(|failure| panic!("{failure}"));
         let Seen { codes, clones } = seen.into_inner();
         println!("codes {codes:?}, clones {clones:?}");
-        let both = |slot| [Receiver::Port(slot), Receiver::Host { uplink: slot }];
-        let rare = SLOTS.flat_map(both).filter(|receiver| !clones.contains_key(receiver));
-        assert_eq!(rare.collect::<Vec<_>>(), [], "everybody had clones");
-        assert_eq!(codes.len(), 9, "each program ended in each of its ways: {codes:?}");
+        // Fewer cases say less of the generator, and as much of the programs in each.
+        if runner.config().cases >= 1000 {
+            let both = |slot| [Receiver::Port(slot), Receiver::Host { uplink: slot }];
+            let rare = SLOTS.flat_map(both).filter(|receiver| !clones.contains_key(receiver));
+            assert_eq!(rare.collect::<Vec<_>>(), [], "everybody had clones");
+            assert_eq!(codes.len(), 9, "each program ended in each of its ways: {codes:?}");
+        }
         assert_eq!(
             moved_by_interface(),
             clones,
