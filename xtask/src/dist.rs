@@ -68,7 +68,6 @@ fn package() -> Result<PathBuf> {
     deb.args(["--no-build", "--strip", "--quiet", "--package", "vswitch", "--output"]).arg(&package);
     deb.current_dir(cargo::root()).env("CARGO_TARGET_DIR", cargo::target());
     cargo::run(&mut deb, "cargo deb")?;
-    println!("{}", package.display());
     Ok(package)
 }
 
