@@ -46,7 +46,7 @@ pub(crate) async fn rebind(
         return Ok(());
     }
     let link = netlink.get_index(record.ifindex).await?;
-    let target = Target::of(netlink, link.clone()).await?;
+    let target = Target::of(netlink, link.clone(), member.netns().as_deref()).await?;
     if first_mac != [0; 6] {
         return readdress(&record, &target, first_mac).await;
     }

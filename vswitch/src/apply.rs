@@ -10,6 +10,7 @@ use crate::{
     interface,
     net::Netlink,
     plan::Op,
+    uplink,
 };
 
 /// Carries out `ops` on an open switch, all or nothing. Returns what the user should know.
@@ -129,7 +130,13 @@ pub(crate) async fn salvage(
             notes.push(format!("{err:#}"));
         }
     }
-    for (slot, record) in records.unwrap_or_default() {
+    let records = records.unwrap_or_default();
+    // While the far ends are there to be asked for their addresses.
+    match uplink::salvage(pins, netlink, &records).await {
+        Ok(note) => notes.extend(note),
+        Err(err) => notes.push(format!("{err:#}")),
+    }
+    for (slot, record) in records {
         if let Err(err) = attach::salvage(pins, netlink, slot, &record).await {
             notes.push(format!("{err:#}"));
         }

@@ -81,7 +81,7 @@ pub(crate) async fn possible(name: &str, own: &[u32], netlink: &Netlink, config:
     match &config.far_end {
         FarEnd::Existing => {
             not_of_another_switch(name, ifname)?;
-            let (facts, _) = netlink.facts(ifname).await?;
+            let (facts, _) = netlink.facts(ifname, None).await?;
             readiness(&facts, config.datapath, config.role, own)?;
         }
         FarEnd::Veth { netns, .. } => {
@@ -146,7 +146,7 @@ async fn unhook(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) 
 /// Undoes what made a port's interface ready.
 async fn revert(netlink: &Netlink, there: Option<Link>, record: &PortRecord) -> Result<()> {
     let Some(link) = there else { return Ok(()) };
-    let target = Target::of(netlink, link).await?;
+    let target = Target::of(netlink, link, Some(&state::text(&record.netns))).await?;
     Undo(record.undo).revert(netlink, &target).await
 }
 
@@ -198,7 +198,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
     let slot = member.slot;
     let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
     let wanted = state::datapath(member.record.datapath);
-    let (facts, target) = netlink.facts(&ifname).await?;
+    let (facts, target) = netlink.facts(&ifname, member.netns().as_deref()).await?;
     let ready = readiness(&facts, wanted, role, &own_programs(dataplane))?;
 
     let mut undo = Undo(member.record.undo);

@@ -92,8 +92,7 @@ pub async fn down(scope: &Scope) -> Result<Report> {
         }
         Err(err) => return Err(err),
     };
-    // The lock of a controller that has ended goes with the switch. One that is at work sees to that itself.
-    let _at_work = Lock::run(&scope.switch);
+    Lock::dismiss(&scope.switch);
     Ok(report)
 }
 
@@ -129,6 +128,10 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
 pub async fn upgrade(scope: &Scope) -> Result<Report> {
     let _lock = begin(scope).await?;
+    if !Pins::of(&scope.switch).exist()? {
+        // A controller of the other build would put the pins back that are about to go.
+        Lock::dismiss(&scope.switch);
+    }
     go_over(&scope.switch, true).await
 }
 

@@ -10,7 +10,8 @@ use crate::{
         Access, Dataplane,
         state::{self, EntryKind, Member, entry_kind},
     },
-    net::{Action, Netlink, Undo},
+    faults,
+    net::{Action, Link, Netlink, Undo},
     privileges, uplink,
     view::{
         BUILD, FdbKind, FdbView, HOST, PortCounts, PortState, PortView, StatsView, SwitchView, datapaths,
@@ -84,15 +85,21 @@ pub async fn show(scope: &Scope) -> Result<SwitchView> {
         build: BUILD.to_owned(),
         ports: PortCounts::of(&ports),
         datapaths: datapaths(&ports),
+        faults: ports
+            .iter()
+            .flat_map(|port| port.faults.iter().map(|fault| format!("{}: {fault}", port.ifname)))
+            .collect(),
     })
 }
 
 async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
-    let links = Netlink::open()?.list().await?;
+    let netlink = Netlink::open()?;
+    let links = netlink.list().await?;
     let members = dataplane.members()?;
+    let faults = all_faults(dataplane, &netlink, &members, &links).await;
     let config = dataplane.config()?;
     let bound = dataplane.maps.fdb_all()?;
-    let views = members.iter().zip(config.ports).map(|(member, port)| {
+    let views = members.iter().zip(config.ports).zip(faults).map(|((member, port), faults)| {
         let PortConfig {
             ifname,
             role,
@@ -108,15 +115,16 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             mut mac,
             ..
         } = port;
-        let link = links.iter().find(|link| member.is_present() && link.ifindex == member.port.ifindex);
+        let link = link_of(member, &links);
         let derived = bound
             .iter()
             .filter(|(_, entry)| entry.slot() == member.slot && entry_kind(*entry) == EntryKind::Derived);
         mac.extend(derived.map(|(key, _)| key.mac));
         let state = match link {
             None => PortState::Missing,
-            Some(link) if link.up && link.carrier => PortState::Forwarding,
-            Some(_) => PortState::Down,
+            Some(link) if !link.up || !link.carrier => PortState::Down,
+            Some(_) if !faults.is_empty() => PortState::Degraded,
+            Some(_) => PortState::Forwarding,
         };
         let datapath = link.map(|_| state::datapath(member.record.active));
         PortView {
@@ -138,9 +146,36 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             promisc: Undo(member.record.undo).contains(Action::PromiscOn),
             filters: if member.is_uplink() { uplink::filters(&bound) } else { Vec::new() },
             notes: notes(member),
+            faults,
         }
     });
     Ok(views.collect())
+}
+
+fn link_of<'a>(member: &Member, links: &'a [Link]) -> Option<&'a Link> {
+    links.iter().find(|link| member.is_present() && link.ifindex == member.port.ifindex)
+}
+
+/// The faults of each port, in words. One that cannot be looked at is one, too.
+async fn all_faults(
+    dataplane: &Dataplane,
+    netlink: &Netlink,
+    members: &[Member],
+    links: &[Link],
+) -> Vec<Vec<String>> {
+    let promiscuous = uplink::promiscuous(members);
+    let mut all = Vec::new();
+    for member in members {
+        let found = match link_of(member, links) {
+            Some(link) => faults::find(dataplane, netlink, member, link, promiscuous, &mut None).await,
+            None => Ok(Vec::new()),
+        };
+        all.push(match found {
+            Ok(faults) => faults.iter().map(ToString::to_string).collect(),
+            Err(err) => vec![format!("{err:#}")],
+        });
+    }
+    all
 }
 
 fn notes(member: &Member) -> Vec<String> {

@@ -16,6 +16,7 @@ pub mod net;
 
 pub mod control;
 mod controller;
+mod faults;
 mod inspect;
 mod lock;
 mod packet_log;

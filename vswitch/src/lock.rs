@@ -50,16 +50,27 @@ impl Lock {
         }
     }
 
+    /// Tells whoever is the switch's controller that there is no switch any more.
+    pub(crate) fn dismiss(switch: &str) {
+        // Where there is no controller there may be the lock of one that was killed, or none.
+        let _none = fs::remove_file(Path::new(RUN).join(switch).join("run"));
+    }
+
+    /// Whether it is a lock of nothing: see [`Lock::dismiss`].
+    pub(crate) fn is_dismissed(&self) -> bool {
+        !is_at(&self.file, &self.path)
+    }
+
     /// The inner error is who has the lock.
     fn acquire(switch: &str, name: &str, patience: Duration) -> Result<Result<Self, String>> {
         let dir = Path::new(RUN).join(switch);
         let path = dir.join(name);
         let start = Instant::now();
         loop {
-            let made = fs::create_dir_all(&dir);
-            let opened = made.and_then(|()| {
+            let open = || {
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)
-            });
+            };
+            let opened = open().or_else(|_no_directory| fs::create_dir_all(&dir).and_then(|()| open()));
             let file = match opened {
                 // Whoever had the lock last removed the directory in between.
                 Err(err) if err.kind() == io::ErrorKind::NotFound && start.elapsed() < PATIENCE => continue,
@@ -81,7 +92,7 @@ impl Lock {
             if start.elapsed() >= patience {
                 return Ok(Err(owner(&file)));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -93,7 +104,7 @@ impl Drop for Lock {
             && Pins::other_versions(&self.switch).is_empty()
         {
             // Under the lock: whoever waits for it finds that the file is another one by now, and starts again.
-            let _gone = fs::remove_file(&self.path);
+            let _gone = (!self.is_dismissed()).then(|| fs::remove_file(&self.path));
             let _others = self.path.parent().map(fs::remove_dir);
             let _others = fs::remove_dir(RUN);
         }

@@ -14,7 +14,7 @@ const CHANGE: [Capability; 3] = [Capability::CAP_NET_ADMIN, Capability::CAP_PERF
 const STAY: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
 
 /// What it keeps in reserve for the far ends of such ports: finding the namespace of a veth's peer by the processes
-/// in it, and entering it.
+/// in it, and entering it; and for mounting a bpffs that somebody has unmounted.
 const REACH: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
 
 /// Up to here the sysctl unprivileged_bpf_disabled forbids reading pinned maps too (c8644cd0efe7, Linux 5.19).
@@ -44,7 +44,7 @@ pub(crate) fn only_follow(loads: bool) -> Result<()> {
     give_up_all_but(&STAY.into_iter().chain(further).collect(), &REACH.into_iter().collect())
 }
 
-/// Does what reaches into another namespace with what the thread has in reserve for that.
+/// Does what reaches into another namespace, or mounts, with what the thread has in reserve for that.
 pub(crate) fn reaching<T>(work: impl FnOnce() -> T) -> T {
     let raise = |cap: &&Capability| {
         caps::has_cap(None, CapSet::Permitted, **cap).unwrap_or(false)

@@ -60,7 +60,7 @@ async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
     // What follows from the ports, in case that the last step of all was missing.
     dataplane.refresh_sources()?;
     dataplane.refresh_settings()?;
-    uplink::refresh(&mut dataplane, &netlink).await?;
+    uplink::restore(&mut dataplane, &netlink).await?;
     journal::remove(&dataplane.pins)?;
     Ok(notes)
 }

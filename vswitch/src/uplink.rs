@@ -5,23 +5,24 @@
 
 use anyhow::Result;
 use vswitch_ebpf::{
-    abi::{FdbEntry, FdbKey, PortRecord, fdb_flags, mode, port_flags},
+    abi::{FdbEntry, FdbKey, PortRecord, fdb_flags, mode, port_flags, record_flags},
     frame::MacAddr,
 };
 
 use crate::{
     dataplane::{
-        Dataplane,
-        state::{EntryKind, Member, entry_kind},
+        Dataplane, maps,
+        pins::Pins,
+        state::{self, EntryKind, Member, entry_kind},
     },
-    net::{Action, Link, Netlink, Undo},
+    net::{Action, Link, Netlink, Target, Undo},
 };
 
 /// Brings filters and promiscuity of all uplinks in line with the ports.
 pub(crate) async fn refresh(dataplane: &mut Dataplane, netlink: &Netlink) -> Result<()> {
     let members = dataplane.members()?;
     let uplinks: Vec<_> = members.iter().filter(|member| member.is_uplink() && member.is_present()).collect();
-    let promiscuous = uplinks.len() > 1 || members.iter().any(needs_all);
+    let promiscuous = promiscuous(&members);
     for uplink in uplinks {
         let Some(link) = netlink.find_index(uplink.record.ifindex).await? else { continue };
         if promiscuous {
@@ -30,6 +31,19 @@ pub(crate) async fn refresh(dataplane: &mut Dataplane, netlink: &Netlink) -> Res
         set_promiscuous(dataplane, netlink, uplink, &link, promiscuous).await?;
         if !promiscuous {
             filter(dataplane, netlink, &link).await?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`refresh`], and enters those filters anew that should be there and are not: whoever was to enter them was
+/// interrupted, or somebody else took them out.
+pub(crate) async fn restore(dataplane: &mut Dataplane, netlink: &Netlink) -> Result<()> {
+    refresh(dataplane, netlink).await?;
+    for uplink in dataplane.members()?.iter().filter(|member| member.is_uplink() && member.is_present()) {
+        let Some(link) = netlink.find_index(uplink.record.ifindex).await? else { continue };
+        for mac in lost_filters(dataplane, netlink, &link).await? {
+            netlink.fdb_self_add(&link, &mac.0).await?;
         }
     }
     Ok(())
@@ -56,6 +70,69 @@ pub(crate) fn filters(entries: &[(FdbKey, FdbEntry)]) -> Vec<MacAddr> {
     filtered.map(|(key, _)| key.mac).collect()
 }
 
+/// Those of them that somebody has taken out of an uplink's filter.
+pub(crate) async fn lost_filters(
+    dataplane: &Dataplane,
+    netlink: &Netlink,
+    link: &Link,
+) -> Result<Vec<MacAddr>> {
+    let mut ours = filters(&dataplane.maps.fdb_all()?);
+    if !ours.is_empty() {
+        let there = netlink.fdb_self_list(link).await?;
+        ours.retain(|mac| !there.contains(&mac.0));
+    }
+    Ok(ours)
+}
+
+/// Takes the filters off the uplinks of a switch whose maps are damaged, as far as what is left of them tells. Returns what
+/// the user should know.
+pub(crate) async fn salvage(
+    pins: &Pins,
+    netlink: &Netlink,
+    records: &[(u16, PortRecord)],
+) -> Result<Option<String>> {
+    let fdb = maps::open_fdb(pins).ok();
+    let ours = match &fdb {
+        Some(entries) => filters(entries),
+        None => stations(netlink, records).await?,
+    };
+    if ours.is_empty() {
+        return Ok(None);
+    }
+    for (_, record) in records {
+        let Some(link) = netlink.find_index(record.ifindex).await? else { continue };
+        for mac in netlink.fdb_self_list(&link).await?.iter().filter(|mac| ours.contains(&MacAddr(**mac))) {
+            netlink.fdb_self_del(&link, mac).await?;
+        }
+    }
+    let lost = "which addresses were bound to its ports is lost: an uplink's unicast filter may keep some (bridge fdb show)";
+    Ok(fdb.is_none().then(|| lost.to_owned()))
+}
+
+/// The stations' addresses by the ports' records: the first that the user gave, or that of the far end.
+async fn stations(netlink: &Netlink, records: &[(u16, PortRecord)]) -> Result<Vec<MacAddr>> {
+    let mut macs = Vec::new();
+    for (_, record) in records {
+        if record.first_mac != [0; 6] {
+            macs.push(MacAddr(record.first_mac));
+        } else if record.flags & record_flags::CREATED_VETH != 0
+            && let Some(link) = netlink.find_index(record.ifindex).await?
+            && let Some((netns, ifindex)) =
+                Target::of(netlink, link, Some(&state::text(&record.netns))).await?.peer
+        {
+            let peer = netns.run_async_in(async || Netlink::open()?.get_index(ifindex).await)??;
+            macs.push(MacAddr(peer.mac));
+        }
+    }
+    Ok(macs)
+}
+
+/// Whether the uplinks must receive for any address.
+pub(crate) fn promiscuous(members: &[Member]) -> bool {
+    let uplinks = members.iter().filter(|member| member.is_uplink() && member.is_present());
+    uplinks.count() > 1 || members.iter().any(needs_all)
+}
+
 /// Whether frames for addresses that nobody can name must reach this port.
 fn needs_all(member: &Member) -> bool {
     let learns = member.port.flags & (port_flags::LEARNING | port_flags::FLOOD) != 0;
@@ -70,15 +147,14 @@ async fn set_promiscuous(
     on: bool,
 ) -> Result<()> {
     let mut undo = Undo(uplink.record.undo);
-    let ours = undo.contains(Action::PromiscOn);
     // Ours and yet not so: whoever was to do it was interrupted, or somebody else undid it.
     if on && !link.promisc {
-        if !ours {
+        if !undo.contains(Action::PromiscOn) {
             undo.insert(Action::PromiscOn);
             dataplane.maps.set_record(uplink.slot, PortRecord { undo: undo.0, ..uplink.record })?;
         }
         netlink.set_promisc(link, true).await?;
-    } else if !on && ours {
+    } else if !on && undo.contains(Action::PromiscOn) {
         netlink.set_promisc(link, false).await?;
         undo.remove(Action::PromiscOn);
         dataplane.maps.set_record(uplink.slot, PortRecord { undo: undo.0, ..uplink.record })?;
@@ -88,14 +164,16 @@ async fn set_promiscuous(
 
 /// Enters the filters that are missing. What somebody else has entered stays theirs.
 async fn filter(dataplane: &mut Dataplane, netlink: &Netlink, link: &Link) -> Result<()> {
-    let there = netlink.fdb_self_list(link).await?;
     for (key, entry) in dataplane.maps.fdb_all()? {
         let known = matches!(entry_kind(entry), EntryKind::Known | EntryKind::Derived);
-        // Ours and yet not there: as above.
-        if known && !there.contains(&key.mac.0) {
-            let flags = entry.flags() | fdb_flags::FILTERED;
-            dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
-            netlink.fdb_self_add(link, &key.mac.0).await?;
+        if !known || entry.has(fdb_flags::FILTERED) {
+            continue;
+        }
+        // Before it is entered: a crash in between leaves nothing that nobody takes away.
+        let flags = entry.flags() | fdb_flags::FILTERED;
+        dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
+        if !netlink.fdb_self_add(link, &key.mac.0).await? {
+            dataplane.maps.fdb_set(key, entry)?;
         }
     }
     Ok(())
@@ -107,18 +185,12 @@ async fn unfilter(
     link: &Link,
     which: impl Fn(MacAddr) -> bool,
 ) -> Result<()> {
-    let mut ours = dataplane.maps.fdb_all()?;
-    ours.retain(|(key, entry)| entry.has(fdb_flags::FILTERED) && which(key.mac));
-    if ours.is_empty() {
-        return Ok(());
-    }
-    let there = netlink.fdb_self_list(link).await?;
-    for (key, entry) in ours {
-        if there.contains(&key.mac.0) {
+    for (key, entry) in dataplane.maps.fdb_all()? {
+        if entry.has(fdb_flags::FILTERED) && which(key.mac) {
             netlink.fdb_self_del(link, &key.mac.0).await?;
+            let flags = entry.flags() & !fdb_flags::FILTERED;
+            dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
         }
-        let flags = entry.flags() & !fdb_flags::FILTERED;
-        dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
     }
     Ok(())
 }

@@ -65,6 +65,8 @@ pub struct PortView {
     pub filters: Vec<MacAddr>,
     /// What the user should know of it, a sentence each.
     pub notes: Vec<String>,
+    /// What is not as the switch left it: cause, and remedy if it is the user's to put right.
+    pub faults: Vec<String>,
 }
 
 /// Whether frames can flow through a port.
@@ -72,6 +74,8 @@ pub struct PortView {
 pub enum PortState {
     /// They can.
     Forwarding,
+    /// Something is not as the switch left it: [`PortView::faults`].
+    Degraded,
     /// Its interface is down or has no carrier.
     Down,
     /// Its interface does not exist at the moment.
@@ -170,6 +174,8 @@ pub struct SwitchView {
     pub ports: PortCounts,
     /// How many ports use each datapath, by its name.
     pub datapaths: BTreeMap<String, u32>,
+    /// The faults of all ports, with their names.
+    pub faults: Vec<String>,
 }
 
 /// How many ports a switch has.
@@ -183,6 +189,8 @@ pub struct PortCounts {
     pub access: u32,
     /// Those through which frames can flow.
     pub forwarding: u32,
+    /// Those with faults.
+    pub degraded: u32,
 }
 
 impl StatsView {
@@ -219,6 +227,7 @@ impl PortCounts {
             uplinks: count(|port| port.role == Role::Uplink),
             access: count(|port| port.role == Role::Access),
             forwarding: count(|port| port.state == PortState::Forwarding),
+            degraded: count(|port| port.state == PortState::Degraded),
         }
     }
 }
@@ -236,6 +245,7 @@ impl Display for PortState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Forwarding => "forwarding",
+            Self::Degraded => "degraded",
             Self::Down => "down",
             Self::Missing => "missing",
         })

@@ -314,6 +314,9 @@ fn table(ports: &[PortView]) -> String {
         for note in &port.notes {
             table.remark(note.clone());
         }
+        for fault in &port.faults {
+            table.remark(format!("fault: {fault}"));
+        }
     }
     table.render()
 }

@@ -33,8 +33,12 @@ fn text(switch: &SwitchView) -> String {
         (
             "ports",
             format!(
-                "{} ({} uplink, {} access), {} forwarding",
-                ports.count, ports.uplinks, ports.access, ports.forwarding
+                "{} ({} uplink, {} access), {} forwarding{}",
+                ports.count,
+                ports.uplinks,
+                ports.access,
+                ports.forwarding,
+                if ports.degraded == 0 { String::new() } else { format!(", {} degraded", ports.degraded) }
             ),
         ),
         ("datapaths", datapaths.join(", ")),
@@ -46,7 +50,8 @@ fn text(switch: &SwitchView) -> String {
     ];
     let lines = lines.iter().filter(|(_, value)| !value.is_empty());
     let lines: String = lines.map(|(name, value)| format!("  {name:<16}{value}\n")).collect();
-    format!("switch {}\n{lines}", switch.name)
+    let faults: String = switch.faults.iter().map(|fault| format!("  fault           {fault}\n")).collect();
+    format!("switch {}\n{lines}{faults}", switch.name)
 }
 
 #[cfg(test)]
@@ -66,8 +71,9 @@ mod tests {
             macvlan_compat: false,
             abi: 1,
             build: "abc".into(),
-            ports: PortCounts { count: 3, uplinks: 1, access: 2, forwarding: 3 },
+            ports: PortCounts { count: 3, uplinks: 1, access: 2, forwarding: 3, degraded: 0 },
             datapaths: BTreeMap::from([("tc".to_owned(), 2), ("xdp".to_owned(), 1)]),
+            faults: Vec::new(),
         }
     }
 
@@ -87,11 +93,24 @@ switch vs0
     }
 
     #[test]
+    fn text_says_what_is_wrong() {
+        let ports = PortCounts { count: 3, uplinks: 1, access: 2, forwarding: 2, degraded: 1 };
+        let faults = vec!["web0: its program vswitch_in is not attached".to_owned()];
+        let text = text(&SwitchView { ports, faults, ..switch() });
+        assert!(text.contains("2 forwarding, 1 degraded\n"), "{text}");
+        assert!(
+            text.ends_with("\n  fault           web0: its program vswitch_in is not attached\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn json_has_the_keys_of_the_contract() {
         let expected = concat!(
             r#"[{"name":"vs0","netns":null,"ageing":300,"fdb_max":65536,"fdb_used":5,"host_access":true,"#,
             r#""macvlan_compat":false,"abi":1,"build":"abc","#,
-            r#""ports":{"count":3,"uplinks":1,"access":2,"forwarding":3},"datapaths":{"tc":2,"xdp":1}}]"#,
+            r#""ports":{"count":3,"uplinks":1,"access":2,"forwarding":3,"degraded":0},"datapaths":{"tc":2,"xdp":1},"#,
+            r#""faults":[]}]"#,
             "\n"
         );
         assert_eq!(super::super::output::json(&[switch()]).unwrap(), expected);

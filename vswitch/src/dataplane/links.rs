@@ -36,8 +36,8 @@ pub(crate) enum Hook {
 }
 
 /// Where our clsact filters are found again: before those that are given no priority.
-const CLSACT_PRIORITY: u16 = 1;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x5653);
+pub(crate) const CLSACT_PRIORITY: u16 = 1;
+pub(crate) const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x5653);
 
 impl Hook {
     /// The name of its program in the object, and of the program's pin.
@@ -58,7 +58,7 @@ impl Hook {
         }
     }
 
-    fn pin(self, pins: &Pins, slot: u16) -> PathBuf {
+    pub(super) fn pin(self, pins: &Pins, slot: u16) -> PathBuf {
         pins.links().join(format!("{slot}-{}", self.word()))
     }
 
@@ -101,8 +101,18 @@ pub(crate) fn is_attached(pins: &Pins, slot: u16, hook: Hook) -> bool {
     hook.pin(pins, slot).exists()
 }
 
+/// The interface that a hook's link is attached to by its pin; 0: none, or there is no pin. `None`: this process may not
+/// know.
+pub(crate) fn attached_to(pins: &Pins, slot: u16, hook: Hook) -> Option<u32> {
+    match sys::open_pin(&hook.pin(pins, slot)).and_then(sys::attached_to) {
+        Ok(ifindex) => Some(ifindex),
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => Some(0),
+    }
+}
+
 /// Whether tc programs are attached as links (tcx, kernel 6.6).
-pub(super) fn tcx() -> bool {
+pub(crate) fn tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 

@@ -8,8 +8,8 @@ use aya::maps::{
 };
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
-    RECENT_MAX, Recent, SOURCES_MAX, Settings, SourceKey, USERSPACE_CHANGE,
+    Counters, FdbEntry, FdbKey, HOST_SLOT, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port,
+    PortRecord, RECENT_MAX, Recent, SOURCES_MAX, Settings, SourceKey, Stamp, USERSPACE_CHANGE,
 };
 
 use super::{pins::Pins, sys};
@@ -150,6 +150,19 @@ impl Maps {
         used_records(&self.records)
     }
 
+    /// All slots' ports, by slot, those of free slots too.
+    pub(crate) fn all_ports(&self) -> Result<Vec<Port>> {
+        let ports = sys::entries::<u32, Port>(self.ports.map().fd().as_fd(), MAX_PORTS);
+        Ok(ports.context("read the ports")?.into_iter().map(|(_, port)| port).collect())
+    }
+
+    /// The slot that frames of an interface enter by.
+    pub(crate) fn slot_of(&self, ifindex: u32) -> Result<Option<u16>> {
+        let Some(element) = self.probe(ifindex, ifindex)? else { return Ok(None) };
+        let interface = self.interfaces.get(&element, 0).context("read the interfaces of the ports")?.0;
+        Ok(Some(interface.slot as u16))
+    }
+
     /// Replaces the record in a slot.
     pub(crate) fn set_record(&mut self, slot: u16, record: PortRecord) -> Result<()> {
         self.records.set(u32::from(slot), Wire(record), 0).context("write a port's record")
@@ -231,17 +244,40 @@ impl Maps {
         sys::entries(self.fdb.map().fd().as_fd(), self.fdb_max).context("read the FDB")
     }
 
-    /// Adds or replaces an entry.
+    /// Adds or replaces an entry. Aged ones make room for it.
     pub(crate) fn fdb_set(&mut self, key: FdbKey, entry: FdbEntry) -> Result<()> {
-        match self.fdb.insert(Wire(key), Wire(entry), 0) {
-            Err(MapError::SyscallError(err)) if err.io_error.raw_os_error() == Some(libc::E2BIG) => bail!(
+        let is_full = |done: &Result<(), MapError>| match done {
+            Err(MapError::SyscallError(err)) => err.io_error.raw_os_error() == Some(libc::E2BIG),
+            Ok(()) | Err(_) => false,
+        };
+        let mut done = self.fdb.insert(Wire(key), Wire(entry), 0);
+        if is_full(&done) {
+            self.fdb_sweep(entry.stamp())?;
+            done = self.fdb.insert(Wire(key), Wire(entry), 0);
+        }
+        if is_full(&done) {
+            bail!(
                 "fdb {}: the FDB is full ({} entries): delete some (vswitch fdb flush) or start the switch with a larger --fdb-max",
                 key.mac,
                 self.fdb_max
-            ),
-            done => done.with_context(|| format!("fdb {}: write the entry", key.mac))?,
+            );
         }
+        done.with_context(|| format!("fdb {}: write the entry", key.mac))?;
         self.fdb_changed()
+    }
+
+    /// Removes entries past their ageing time. They do not forward any more; this makes room.
+    pub(crate) fn fdb_sweep(&mut self, now: Stamp) -> Result<()> {
+        let ageing = self.settings()?.ageing;
+        for (key, entry) in self.fdb_all()? {
+            // Read again: the address may have spoken since.
+            if entry.expired(now, ageing)
+                && self.fdb_get(key)?.is_some_and(|entry| entry.expired(now, ageing))
+            {
+                self.fdb_del(key)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes an entry; returns whether there was one.
@@ -322,15 +358,18 @@ pub(crate) fn open_records(pins: &Pins) -> Result<Vec<(u16, PortRecord)>> {
     used_records(&Array::try_from(Map::Array(open(pins, "RECORDS", Access::Write)?))?)
 }
 
+/// The FDB alone, of a switch whose other maps may be gone.
+pub(crate) fn open_fdb(pins: &Pins) -> Result<Vec<(FdbKey, FdbEntry)>> {
+    let fdb = open(pins, "FDB", Access::Write)?;
+    let max = fdb.info()?.max_entries();
+    Ok(sys::entries(fdb.fd().as_fd(), max)?)
+}
+
 fn used_records(map: &Array<MapData, Wire<PortRecord>>) -> Result<Vec<(u16, PortRecord)>> {
-    let mut used = Vec::new();
-    for slot in 1..MAX_PORTS {
-        let record = map.get(&slot, 0).context("read a port's record")?.0;
-        if record.ifname[0] != 0 {
-            used.push((slot as u16, record));
-        }
-    }
-    Ok(used)
+    let all = sys::entries::<u32, PortRecord>(map.map().fd().as_fd(), MAX_PORTS);
+    let mut all = all.context("read the ports' records")?;
+    all.retain(|(slot, record)| *slot != u32::from(HOST_SLOT) && record.ifname[0] != 0);
+    Ok(all.into_iter().map(|(slot, record)| (slot as u16, record)).collect())
 }
 
 /// Opens one pinned map after comparing it with its spec: aya takes sizes on trust, and a larger value than expected

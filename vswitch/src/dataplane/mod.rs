@@ -1,6 +1,7 @@
 //! The kernel's side of a switch: making it, opening it, taking it away.
 
 mod clock;
+pub(crate) mod hold;
 pub(crate) mod journal;
 pub(crate) mod links;
 mod load;
@@ -23,7 +24,7 @@ pub use maps::Access;
 use maps::Maps;
 use pins::Pins;
 
-use crate::{config::Datapath, net::Netns};
+use crate::net::Netns;
 
 /// A switch that exists.
 pub struct Dataplane {
@@ -135,16 +136,13 @@ impl Dataplane {
     /// Fails with [`Incomplete`] if an interface that is a port lacks one of the programs.
     pub(crate) fn check_links(&self) -> Result<()> {
         for member in self.members()?.iter().filter(|member| member.is_present()) {
-            let needed = [
-                (links::tcx(), Hook::In),
-                (links::tcx() && member.is_uplink(), Hook::Out),
-                (
-                    matches!(state::datapath(member.record.active), Datapath::Xdp | Datapath::XdpGeneric),
-                    Hook::Xdp,
-                ),
-            ];
-            let attached = |hook| links::is_attached(&self.pins, member.slot, hook);
-            if let Some((_, hook)) = needed.into_iter().find(|(needed, hook)| *needed && !attached(*hook)) {
+            let lost = |hook: &Hook| match hook {
+                Hook::In | Hook::Out if !links::tcx() => false,
+                Hook::In | Hook::Out | Hook::Xdp | Hook::XdpGeneric => {
+                    !links::is_attached(&self.pins, member.slot, *hook)
+                }
+            };
+            if let Some(hook) = member.hooks().into_iter().find(lost) {
                 let what =
                     format!(r#"its program {} is not attached to "{}""#, hook.program(), member.ifname());
                 return Err(Incomplete { switch: self.name.clone(), what }.into());
@@ -200,10 +198,7 @@ fn lives_here(name: &str, identity: &Identity) -> Result<()> {
     }
     match Netns::all().into_iter().find(|netns| netns.identity() == home) {
         Some(netns) => {
-            let label = netns.label();
-            // A process is named by its number alone.
-            let argument = label.strip_prefix("pid ").unwrap_or(label);
-            bail!(r#"switch "{name}": lives in namespace {label}: use -n {argument}"#)
+            bail!(r#"switch "{name}": lives in namespace {}: use -n {}"#, netns.label(), netns.name())
         }
         None => Err(Homeless(name.to_owned()).into()),
     }

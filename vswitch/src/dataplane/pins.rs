@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::abi::ABI_VERSION;
 
 use super::sys;
-use crate::net::Refused;
+use crate::{net::Refused, privileges};
 
 /// Where the BPF file system is expected, and mounted if it is not.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -102,6 +102,15 @@ impl Pins {
 
     /// Makes the directories. Fails if the switch exists.
     pub fn create(&self) -> Result<()> {
+        self.make(false)
+    }
+
+    /// Makes those directories that are missing.
+    pub(super) fn restore(&self) -> Result<()> {
+        self.make(true)
+    }
+
+    fn make(&self, again: bool) -> Result<()> {
         mount()?;
         let shared = 0o750;
         let parent = self.parent();
@@ -119,10 +128,10 @@ impl Pins {
             (self.root.join("programs"), 0o700),
             (self.links(), 0o700),
         ] {
-            fs::DirBuilder::new()
-                .mode(mode)
-                .create(&dir)
-                .map_err(|err| Refused::from_io(format!("create {}", dir.display()), &err))?;
+            match fs::DirBuilder::new().mode(mode).create(&dir) {
+                Err(err) if again && err.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(|err| Refused::from_io(format!("create {}", dir.display()), &err))?,
+            }
             if mode == shared {
                 share(&dir, mode)?;
             }
@@ -215,8 +224,10 @@ fn mount() -> Result<()> {
     if unsafe { libc::statfs(path.as_ptr(), &raw mut statfs) } == 0 && statfs.f_type == BPF_FS_MAGIC {
         return Ok(());
     }
-    // SAFETY: all strings are zero-terminated and outlive the call; bpf takes no further data.
-    let done = unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) };
+    let done = privileges::reaching(|| {
+        // SAFETY: all strings are zero-terminated and outlive the call; bpf takes no further data.
+        unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) }
+    });
     if done != 0 {
         bail!("{}", cannot_mount(&io::Error::last_os_error()));
     }

@@ -39,6 +39,25 @@ impl Member {
         self.record.first_mac != [0; 6] || self.record.flags & record_flags::CREATED_VETH != 0
     }
 
+    /// The hooks by which the switch sees its frames while its interface is there.
+    pub(crate) fn hooks(&self) -> Vec<Hook> {
+        let mut hooks = vec![Hook::In];
+        if self.is_uplink() {
+            hooks.push(Hook::Out);
+        }
+        match datapath(self.record.active) {
+            Datapath::Xdp => hooks.push(Hook::Xdp),
+            Datapath::XdpGeneric => hooks.push(Hook::XdpGeneric),
+            Datapath::Tc | Datapath::Auto => {}
+        }
+        hooks
+    }
+
+    /// The namespace that its far end was made in, if vswitch made it.
+    pub(crate) fn netns(&self) -> Option<String> {
+        Some(text(&self.record.netns)).filter(|netns| !netns.is_empty())
+    }
+
     /// Whether its interface is there.
     pub(crate) fn is_present(&self) -> bool {
         self.port.ifindex != 0
@@ -48,11 +67,12 @@ impl Member {
 impl Dataplane {
     /// All ports, by slot.
     pub(crate) fn members(&self) -> Result<Vec<Member>> {
-        self.maps
-            .records()?
-            .into_iter()
-            .map(|(slot, record)| Ok(Member { slot, record, port: self.maps.port(slot)? }))
-            .collect()
+        let ports = self.maps.all_ports()?;
+        let member = |(slot, record)| {
+            let port = ports.get(usize::from(slot)).copied().unwrap_or_default();
+            Member { slot, record, port }
+        };
+        Ok(self.maps.records()?.into_iter().map(member).collect())
     }
 
     /// The port with this interface.
@@ -78,8 +98,11 @@ impl Dataplane {
 
     /// A slot for a new port.
     pub(crate) fn free_slot(&self) -> Result<u16> {
-        let used: Vec<u16> = self.maps.records()?.into_iter().map(|(slot, _)| slot).collect();
-        match (1..MAX_PORTS as u16).find(|slot| !used.contains(slot)) {
+        let used = self.maps.records()?;
+        // In the order of the slots: the first that is not where it would be without a gap.
+        let gap = (1..).zip(&used).find(|(slot, (taken, _))| slot != taken).map(|(slot, _)| slot);
+        let after = used.last().map_or(1, |(last, _)| last + 1);
+        match gap.or_else(|| (u32::from(after) < MAX_PORTS).then_some(after)) {
             Some(slot) => Ok(slot),
             None => bail!(r#"switch "{}": all {} ports are in use"#, self.name, MAX_PORTS - 1),
         }

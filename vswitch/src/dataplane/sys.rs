@@ -1,4 +1,5 @@
-//! The few bpf(2) calls that aya does not have: opening a pin read-only, removing an element, looking up in batches.
+//! The few bpf(2) calls that aya does not have: opening a pin read-only, removing an element, looking up in batches,
+//! asking a link what it is attached to, pinning what is held.
 
 use std::{
     ffi::CString,
@@ -10,15 +11,22 @@ use std::{
     path::Path,
 };
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 const BPF_LINK_DETACH: libc::c_long = 34;
+// enum bpf_link_type
+const BPF_LINK_TYPE_XDP: u32 = 6;
+const BPF_LINK_TYPE_TCX: u32 = 11;
 const BPF_F_RDONLY: u32 = 1 << 3;
 
-/// `union bpf_attr` for BPF_OBJ_GET.
+/// `union bpf_attr` for BPF_OBJ_GET and BPF_OBJ_PIN.
 #[repr(C)]
 struct ObjGet {
     pathname: u64,
@@ -49,9 +57,82 @@ struct MapBatch {
     flags: u64,
 }
 
+/// `union bpf_attr` for BPF_OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct ObjInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `union bpf_attr` for BPF_LINK_GET_NEXT_ID and BPF_LINK_GET_FD_BY_ID.
+#[repr(C)]
+struct NextId {
+    start_id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// The beginning of `struct bpf_link_info`, of an XDP or a tcx link.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Zeroable, Pod)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    ifindex: u32,
+    attach_type: u32,
+}
+
 /// Opens a pinned map for look-ups alone: its mode need not allow more.
 pub(super) fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
     open(path, BPF_F_RDONLY)
+}
+
+/// Opens a pinned program, link or map.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    open(path, 0)
+}
+
+/// Pins what a descriptor holds.
+pub(super) fn pin(fd: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let bpf_fd = fd.as_fd().as_raw_fd().cast_unsigned();
+    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 };
+    // SAFETY: `attr` is laid out as the kernel's for this command, and the string that it points to outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(|_| ())
+}
+
+/// The interface that a link's program is attached to; 0 once it is detached or the interface is gone.
+pub(super) fn attached_to(link: impl AsFd) -> io::Result<u32> {
+    let mut info = LinkInfo::default();
+    let mut attr = ObjInfo {
+        bpf_fd: link.as_fd().as_raw_fd().cast_unsigned(),
+        info_len: size_of::<LinkInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: `attr` is laid out as the kernel's for this command; the kernel writes at most `info_len` bytes to `info`.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let on_interface = [BPF_LINK_TYPE_XDP, BPF_LINK_TYPE_TCX].contains(&info.kind);
+    Ok(if on_interface { info.ifindex } else { 0 })
+}
+
+/// The lowest number of a link of this machine above `id`. Numbers are given upwards (idr_alloc_cyclic, bpf_link_prime in
+/// kernel/bpf/syscall.c): what is attached from now on has a higher one.
+pub(super) fn link_after(id: u32) -> Option<u32> {
+    let mut attr = NextId { start_id: id, next_id: 0, open_flags: 0 };
+    // SAFETY: `attr` is laid out as the kernel's for this command, which points nowhere.
+    unsafe { bpf(BPF_LINK_GET_NEXT_ID, &mut attr) }.ok().map(|_| attr.next_id)
+}
+
+/// The link of that number.
+pub(super) fn link(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = NextId { start_id: id, next_id: 0, open_flags: 0 };
+    // SAFETY: `attr` is laid out as the kernel's for this command, which points nowhere.
+    let fd = unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut attr) }?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn open(path: &Path, file_flags: u32) -> io::Result<OwnedFd> {
@@ -88,7 +169,8 @@ pub(super) fn delete<K: Pod>(map: impl AsFd, key: &K) -> io::Result<()> {
     }
 }
 
-/// All elements of a hash map, in few calls. Elements that come or go meanwhile may be missing or appear twice.
+/// All elements of a hash map or an array, an array's in order, in few calls. A hash map's that come or go meanwhile may be missing or
+/// appear twice.
 pub(super) fn entries<K: Pod, V: Pod>(map: impl AsFd, max_entries: u32) -> io::Result<Vec<(K, V)>> {
     let map_fd = map.as_fd().as_raw_fd().cast_unsigned();
     // A batch holds whole buckets: room for the fullest one, or the kernel answers ENOSPC.
@@ -111,7 +193,7 @@ pub(super) fn entries<K: Pod, V: Pod>(map: impl AsFd, max_entries: u32) -> io::R
             flags: 0,
         };
         // SAFETY: `attr` is laid out as the kernel's for this command; the vectors have room for `count` elements of
-        // the map's sizes, which `maps::check` has compared, and a hash map's cursor is 32 bits.
+        // the map's sizes, which `maps::check` has compared, and the cursor of a hash map or an array is 32 bits.
         let done = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
         let end = match done {
             Ok(_) => false,

@@ -100,6 +100,12 @@ impl Undo {
         self.0 & action as u32 != 0
     }
 
+    /// Those of them that were done to the far end, in its own namespace.
+    pub fn of_far_end(self) -> Self {
+        let far = Action::PeerGroOn as u32 | Action::PeerTxCsumOff as u32 | Action::PeerTxVlanOff as u32;
+        Self(self.0 & far)
+    }
+
     /// The recorded actions in the order in which to revert them. Unknown bits are ignored.
     pub fn actions(self) -> impl Iterator<Item = Action> {
         Action::ALL.into_iter().rev().filter(move |&action| self.contains(action))
@@ -117,12 +123,12 @@ impl Undo {
 }
 
 impl Target {
-    /// Finds where the far end of `link` is.
-    pub async fn of(netlink: &Netlink, link: Link) -> Result<Self> {
+    /// Finds where the far end of `link` is. `likely` is a namespace to look at first: there may be a thousand.
+    pub async fn of(netlink: &Netlink, link: Link, likely: Option<&str>) -> Result<Self> {
         let peer = match (&link.kind, link.peer) {
             (LinkKind::Veth, Some(peer)) => {
                 let netns = match peer.netnsid {
-                    Some(id) => netlink.namespace_of(id).await?,
+                    Some(id) => netlink.namespace_of(id, likely).await?,
                     None => Some(netlink.netns().clone()),
                 };
                 netns.map(|netns| (netns, peer.ifindex))
@@ -145,11 +151,11 @@ impl Target {
 }
 
 impl Netlink {
-    /// Gathers what [`super::readiness`] wants to know of an interface, and where its far end is.
-    pub async fn facts(&self, ifname: &str) -> Result<(Facts, Target)> {
+    /// Gathers what [`super::readiness`] wants to know of an interface, and where its far end is: `likely` there.
+    pub async fn facts(&self, ifname: &str, likely: Option<&str>) -> Result<(Facts, Target)> {
         let link = self.get(ifname).await?;
         let features = self.ethtool().features(ifname)?;
-        let mut target = Target::of(self, link.clone()).await?;
+        let mut target = Target::of(self, link.clone(), likely).await?;
         let mut peer = None;
         if let Some((netns, ifindex)) = &target.peer {
             let look = move || async move {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use rtnetlink::{
-    packet_core::NLM_F_CREATE,
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
@@ -12,20 +12,27 @@ use rtnetlink::{
     },
 };
 
-use super::{Link, Mac, Netlink, mac_text};
+use super::{Link, Mac, Netlink, Refused, mac_text};
 
 impl Netlink {
-    /// Lets frames to `mac` in without promiscuity: `bridge fdb add MAC dev IF self`. Adding it again is no error.
+    /// Lets frames to `mac` in without promiscuity: `bridge fdb add MAC dev IF self`. Returns whether that is new.
     /// Errors: EOPNOTSUPP where the driver has no filter, EINVAL for a MAC that it cannot hold.
-    pub async fn fdb_self_add(&self, link: &Link, mac: &Mac) -> Result<()> {
+    pub async fn fdb_self_add(&self, link: &Link, mac: &Mac) -> Result<bool> {
         let what = format!(r#"let {} in at "{}""#, mac_text(mac), link.ifname);
-        self.change(RouteNetlinkMessage::NewNeighbour(filter(link, mac)), NLM_F_CREATE, &what).await
+        let message = RouteNetlinkMessage::NewNeighbour(filter(link, mac));
+        match self.change(message, NLM_F_CREATE | NLM_F_EXCL, &what).await {
+            Err(err) if refusal(&err) == Some(libc::EEXIST) => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 
-    /// Takes such an entry away. Errors: ENOENT when there is none.
+    /// Takes such an entry away; that there is none is no error.
     pub async fn fdb_self_del(&self, link: &Link, mac: &Mac) -> Result<()> {
         let what = format!(r#"no longer let {} in at "{}""#, mac_text(mac), link.ifname);
-        self.change(RouteNetlinkMessage::DelNeighbour(filter(link, mac)), 0, &what).await
+        match self.change(RouteNetlinkMessage::DelNeighbour(filter(link, mac)), 0, &what).await {
+            Err(err) if refusal(&err) == Some(libc::ENOENT) => Ok(()),
+            done => done,
+        }
     }
 
     /// The entries of the interface's own filter, unicast and multicast: `bridge fdb show dev IF`, those marked `self`.
@@ -43,6 +50,10 @@ impl Netlink {
         let replies = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), &what).await?;
         Ok(replies.into_iter().filter_map(|reply| address(reply, link.ifindex)).collect())
     }
+}
+
+fn refusal(err: &anyhow::Error) -> Option<i32> {
+    err.downcast_ref::<Refused>().map(Refused::errno)
 }
 
 fn filter(link: &Link, mac: &Mac) -> NeighbourMessage {

@@ -10,6 +10,7 @@ mod netlink;
 pub mod netns;
 pub mod ready;
 mod tap;
+mod tc;
 #[cfg(test)]
 mod tests;
 pub mod watch;

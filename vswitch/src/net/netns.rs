@@ -102,6 +102,12 @@ impl Netns {
         &self.label
     }
 
+    /// What [`Netns::open`] finds it by.
+    pub fn name(&self) -> &str {
+        // A process is named by its number alone.
+        self.label.strip_prefix("pid ").unwrap_or(&self.label)
+    }
+
     /// (st_dev, st_ino) of its file under nsfs: the same for the same namespace as long as it lives.
     pub fn identity(&self) -> (u64, u64) {
         self.identity
@@ -180,9 +186,14 @@ impl AsFd for Netns {
 }
 
 impl Netlink {
-    /// The namespace that this one numbers `netnsid` ([`super::Peer::netnsid`]). `None`: it has neither a name under
-    /// /run/netns nor a process that can be seen from here.
-    pub async fn namespace_of(&self, netnsid: i32) -> Result<Option<Netns>> {
+    /// The namespace that this one numbers `netnsid` ([`super::Peer::netnsid`]); the one called `likely` is looked at
+    /// first. `None`: it has neither a name under /run/netns nor a process that can be seen from here.
+    pub async fn namespace_of(&self, netnsid: i32, likely: Option<&str>) -> Result<Option<Netns>> {
+        if let Some(netns) = likely.and_then(|name| Netns::open(name).ok())
+            && self.netnsid(&netns).await? == Some(netnsid)
+        {
+            return Ok(Some(netns));
+        }
         for netns in Netns::all() {
             if self.netnsid(&netns).await? == Some(netnsid) {
                 return Ok(Some(netns));

@@ -60,7 +60,7 @@ impl std::error::Error for Refusal {}
 
 /// Decides. `own` are the ids of the switch's own XDP programs: any other on the port is somebody else's.
 pub fn readiness(facts: &Facts, wanted: Datapath, role: Role, own: &[u32]) -> Result<Readiness, Refusal> {
-    acceptable(facts, own)?;
+    acceptable(&facts.link, own)?;
     let mut notes = Vec::new();
     let datapath = match wanted {
         Datapath::Tc => Datapath::Tc,
@@ -95,8 +95,7 @@ pub fn readiness(facts: &Facts, wanted: Datapath, role: Role, own: &[u32]) -> Re
 }
 
 /// What no datapath helps against.
-fn acceptable(facts: &Facts, own: &[u32]) -> Result<(), Refusal> {
-    let link = &facts.link;
+fn acceptable(link: &Link, own: &[u32]) -> Result<(), Refusal> {
     let refuse = |reason: String, remedy: &str| Err(refusal(link, reason, remedy));
     if link.kind == LinkKind::Loopback {
         return refuse("loopback carries no frames of other stations".into(), "name another interface");
@@ -131,6 +130,18 @@ fn acceptable(facts: &Facts, own: &[u32]) -> Result<(), Refusal> {
         ),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What stands against a port that was acceptable once.
+pub fn taken(link: &Link, own: &[u32]) -> Option<Refusal> {
+    acceptable(link, own).err()
+}
+
+/// What made a port ready for its datapath and is not so any more. That it is down is for its administrator to say.
+pub fn undone(facts: &Facts, datapath: Datapath, role: Role) -> Vec<Action> {
+    let mut actions = missing(facts, datapath, role);
+    actions.retain(|action| *action != Action::LinkUp);
+    actions
 }
 
 /// XDP where frames arrive in hardware and the driver hands them over raw; tc where a stack is on the other side.

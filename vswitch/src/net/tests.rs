@@ -37,7 +37,7 @@ fn a_veth_pair_and_its_far_end() {
         assert!(link.ethernet && !link.up && !link.carrier && link.master.is_none() && link.xdp.is_none());
 
         let peer = link.peer.unwrap();
-        let netns = netlink.namespace_of(peer.netnsid.unwrap()).await.unwrap().unwrap();
+        let netns = netlink.namespace_of(peer.netnsid.unwrap(), None).await.unwrap().unwrap();
         assert_eq!(netns, there.netns);
         assert_eq!(netns.label(), there.name);
         let far = netns
@@ -75,7 +75,7 @@ fn a_veth_pair_within_one_namespace() {
         assert_eq!(a.peer, Some(Peer { ifindex: b.ifindex, netnsid: None }));
         let names: Vec<_> = netlink.list().await.unwrap().into_iter().map(|link| link.ifname).collect();
         assert!(["lo", "a", "b"].iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
-        let (facts, target) = netlink.facts("a").await.unwrap();
+        let (facts, target) = netlink.facts("a", None).await.unwrap();
         assert_eq!(facts.peer.map(|peer| (peer.link.ifname, peer.netns)), Some(("b".into(), None)));
         assert_eq!(target.peer.unwrap().0, Netns::current().unwrap());
     });
@@ -133,7 +133,7 @@ fn a_persistent_tap_and_a_bridge_port() {
         assert_eq!(netlink.get("lo").await.unwrap().kind, LinkKind::Loopback);
 
         here.run("ip", &["link", "set", "tap0", "master", "br0"]);
-        let (facts, _) = netlink.facts("tap0").await.unwrap();
+        let (facts, _) = netlink.facts("tap0", None).await.unwrap();
         let refusal = readiness(&facts, Datapath::Auto, Role::Access, &[]).unwrap_err();
         assert_eq!(refusal.to_string(), r#""tap0": already a port of bridge br0: ip link set tap0 nomaster"#);
     });
@@ -172,7 +172,7 @@ fn a_veth_is_made_ready_for_xdp_and_back() {
     here.block_on(async || {
         let netlink = Netlink::open().unwrap();
         netlink.add_veth(&veth(&there)).await.unwrap();
-        let (before, target) = netlink.facts("web0").await.unwrap();
+        let (before, target) = netlink.facts("web0", None).await.unwrap();
         let far = before.peer.as_ref().unwrap();
         assert_eq!(far.netns.as_ref(), Some(&there.name));
         assert!(far.features.tx_csum && far.features.tso && far.features.tx_vlan && !far.features.gro);
@@ -183,14 +183,14 @@ fn a_veth_is_made_ready_for_xdp_and_back() {
             action.apply(&netlink, &target).await.unwrap();
             undo.insert(action);
         }
-        let (ready, _) = netlink.facts("web0").await.unwrap();
+        let (ready, _) = netlink.facts("web0", None).await.unwrap();
         assert_eq!(wish(&ready).actions, []);
         let features = ready.peer.as_ref().unwrap().features;
         // Segmentation has gone with checksumming: no super-frame can reach the program.
         assert!(features.gro && !features.tx_csum && !features.tso && !features.tx_vlan);
 
         undo.revert(&netlink, &target).await.unwrap();
-        let (after, _) = netlink.facts("web0").await.unwrap();
+        let (after, _) = netlink.facts("web0", None).await.unwrap();
         assert_eq!(after.peer.as_ref().unwrap().features, far.features);
         assert_eq!((after.features, after.link), (before.features, before.link));
 
@@ -266,12 +266,13 @@ fn events_of_links_that_come_change_and_go() {
         let event = expect(&mut watch, |event| match event {
             LinkEvent::Changed(link) => link.ifname == "web9",
             LinkEvent::Gone { .. } | LinkEvent::Resync => true,
+            LinkEvent::Stripped { .. } | LinkEvent::Elsewhere { .. } => false,
         })
         .await;
         assert!(matches!(event, LinkEvent::Changed(_)), "{event:?}");
         here.run("ip", &["link", "set", "web9", "netns", &there.name]);
         let gone = expect(&mut watch, |event| matches!(event, LinkEvent::Gone { .. })).await;
-        assert_eq!(gone, LinkEvent::Gone { ifindex: link.ifindex, ifname: "web9".into() });
+        assert_eq!(gone, LinkEvent::Gone { ifindex: link.ifindex, ifname: "web9".into(), moved: true });
     });
 }
 

@@ -9,7 +9,7 @@ fn ports() -> [PortView; 2] {
         ifindex: Some(2),
         role: Role::Uplink,
         mode: Mode::Bridge,
-        state: PortState::Forwarding,
+        state: PortState::Degraded,
         datapath: Some(Datapath::Xdp),
         mac: vec![],
         source: vec![],
@@ -23,6 +23,7 @@ fn ports() -> [PortView; 2] {
         promisc: true,
         filters: vec![],
         notes: vec![],
+        faults: vec!["its program vswitch_in is not attached".into()],
     };
     let web = PortView {
         ifname: "web0".into(),
@@ -35,6 +36,7 @@ fn ports() -> [PortView; 2] {
         flood: false,
         promisc: false,
         notes: vec!["its interface is gone".into()],
+        faults: vec![],
         ..nic.clone()
     };
     [nic, web]
@@ -43,10 +45,11 @@ fn ports() -> [PortView; 2] {
 #[test]
 fn the_table_shows_flags_that_are_unusual() {
     let expected = "\
-IFNAME  INDEX  ROLE    MODE    STATE       DATAPATH  MAC                                  FLAGS
-nic0    2      uplink  bridge  forwarding  xdp
+IFNAME  INDEX  ROLE    MODE    STATE     DATAPATH  MAC                                  FLAGS
+nic0    2      uplink  bridge  degraded  xdp
     receives for any address (promiscuous)
-web0    -      access  bridge  missing     -         02:00:00:00:00:01,02:00:00:00:00:02  isolated on flood off
+    fault: its program vswitch_in is not attached
+web0    -      access  bridge  missing   -         02:00:00:00:00:01,02:00:00:00:00:02  isolated on flood off
     its interface is gone
 ";
     assert_eq!(table(&ports()), expected);
@@ -59,7 +62,7 @@ fn json_has_the_keys_of_the_contract() {
         r#"{"ifname":"web0","ifindex":null,"role":"access","mode":"bridge","state":"missing","datapath":null,"#,
         r#""mac":["02:00:00:00:00:01","02:00:00:00:00:02"],"source":[],"hairpin":false,"isolated":true,"learning":true,"#,
         r#""flood":false,"mcast_flood":true,"bcast_flood":true,"nodst":false,"promisc":false,"filters":[],"#,
-        r#""notes":["its interface is gone"]}"#,
+        r#""notes":["its interface is gone"],"faults":[]}"#,
     );
     let [_, web] = ports();
     assert_eq!(serde_json::to_string(&web).unwrap(), expected);

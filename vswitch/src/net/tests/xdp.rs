@@ -69,7 +69,7 @@ fn a_program_is_seen_limits_the_peer_and_ends_its_segmentation() {
         let link = netlink.add_veth(&veth(&there)).await.unwrap();
         let attached = attach(link.ifindex).unwrap();
 
-        let (facts, _) = netlink.facts("web0").await.unwrap();
+        let (facts, _) = netlink.facts("web0", None).await.unwrap();
         let program = facts.link.xdp.unwrap();
         assert_eq!(program.mode, XdpMode::Native);
         assert_ne!(program.id, 0);
@@ -84,7 +84,7 @@ fn a_program_is_seen_limits_the_peer_and_ends_its_segmentation() {
         assert!(!peer.features.tso && peer.features.tx_csum && peer.features.tx_vlan);
 
         detach(attached);
-        let (facts, _) = netlink.facts("web0").await.unwrap();
+        let (facts, _) = netlink.facts("web0", None).await.unwrap();
         assert_eq!(facts.link.xdp, None);
         assert!(facts.peer.unwrap().features.tso);
     });
@@ -104,7 +104,7 @@ fn the_peers_mtu_is_the_limit() {
         let mtu = (VETH_XDP_MTU + 1).to_string();
         there.run("ip", &["link", "set", "eth0", "mtu", &mtu]);
         assert_eq!(attach(link.ifindex).unwrap_err().raw_os_error(), Some(libc::ERANGE));
-        let (facts, _) = netlink.facts("web0").await.unwrap();
+        let (facts, _) = netlink.facts("web0", None).await.unwrap();
         readiness(&facts, Datapath::Xdp, Role::Access, &[]).unwrap_err();
     });
 }

@@ -1,0 +1,80 @@
+//! What may change of an interface while it is a port? Name, MTU, address, carrier, and where its far end is.
+
+use anyhow::Result;
+use vswitch_ebpf::{
+    abi::{FdbEntry, FdbKey, Port, PortRecord, fdb_flags, port_flags},
+    frame::MacAddr,
+};
+
+use crate::{
+    attach,
+    dataplane::{
+        Dataplane,
+        state::{EntryKind, Member, bytes, entry_kind, key},
+    },
+    lock::Lock,
+    net::Link,
+};
+
+/// Follows what has changed, if anything has.
+pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) -> Result<()> {
+    let ifname = member.ifname();
+    if link.ifname != ifname {
+        eprintln!(r#""{ifname}": is now called "{}""#, link.ifname);
+        dataplane
+            .maps
+            .set_record(member.slot, PortRecord { ifname: bytes(&link.ifname)?, ..member.record })?;
+    }
+    let mut flags = member.port.flags & !(port_flags::PEER | port_flags::DOWN);
+    if attach::peer_is_elsewhere(link) {
+        flags |= port_flags::PEER;
+    }
+    // Not an uplink: the host behind it is there without the wire.
+    let dead = !link.up || !link.carrier;
+    if dead && !member.is_uplink() {
+        flags |= port_flags::DOWN;
+    }
+    let port = Port { mtu: link.mtu, flags, ..member.port };
+    if port != member.port {
+        dataplane.maps.set_port(member.slot, port)?;
+    }
+    if member.is_uplink() { follow_address(dataplane, member.slot, key(MacAddr(link.mac))) } else { Ok(()) }
+}
+
+/// The host is reached by its uplink's address, whatever it is now.
+fn follow_address(dataplane: &mut Dataplane, slot: u16, address: FdbKey) -> Result<()> {
+    let is_local = |entry: FdbEntry| entry.slot() == slot && entry_kind(entry) == EntryKind::Local;
+    if dataplane.maps.fdb_get(address)?.is_some_and(is_local) {
+        return Ok(());
+    }
+    let entry = FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now());
+    dataplane.maps.fdb_set(address, entry)?;
+    for (key, entry) in dataplane.maps.fdb_all()? {
+        if is_local(entry) && key != address {
+            dataplane.maps.fdb_del(key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the mark off the ports that are down: nobody stays to do it when they come up.
+pub(super) fn revive(dataplane: &mut Dataplane) -> Result<()> {
+    let _lock = Lock::change(&dataplane.name)?;
+    for Member { slot, port, .. } in dataplane.members()? {
+        if port.flags & port_flags::DOWN != 0 {
+            dataplane.maps.set_port(slot, Port { flags: port.flags & !port_flags::DOWN, ..port })?;
+        }
+    }
+    Ok(())
+}
+
+/// At once, and without the lock, for which others may make it wait: no frame goes to an interface that is gone, nor to
+/// a stranger that is given its index. What a command writes at the same moment is put right in the round that follows.
+pub(super) fn cut(dataplane: &mut Dataplane, ifindex: u32) -> Result<()> {
+    let Some(slot) = dataplane.maps.slot_of(ifindex)? else { return Ok(()) };
+    let port = dataplane.maps.port(slot)?;
+    if port.ifindex == ifindex {
+        dataplane.maps.set_port(slot, Port { ifindex: 0, ..port })?;
+    }
+    Ok(())
+}

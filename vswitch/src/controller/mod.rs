@@ -1,0 +1,238 @@
+//! What needs a process that stays: removing aged entries, following interfaces that come, go and change, and putting
+//! right what somebody has undone.
+//!
+//! The dataplane does not need it: when it ends, in whatever way, frames go on flowing.
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use anyhow::Result;
+use futures_util::FutureExt as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+mod backoff;
+mod follow;
+mod news;
+mod round;
+mod sweep;
+
+use backoff::Backoff;
+use news::{FarEnds, News};
+
+use crate::{
+    config::SwitchConfig,
+    control::{self, Scope},
+    dataplane::{Access, Dataplane, hold::Hold, pins::Pins},
+    lock::Lock,
+    net::{Netlink, Watch},
+    packet_log::PacketLog,
+    privileges, service,
+};
+
+/// How a controller behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// A line for every frame that the switch decides at tc.
+    pub log_packets: bool,
+    /// A switch that is up stays as it is: the file is for making it.
+    pub keep: bool,
+}
+
+/// How often everything is compared with what should be, whether or not an event said so.
+const RECONCILE: Duration = Duration::from_secs(10);
+
+/// How soon is noticed what the kernel sends no event for: pins and links that somebody takes away, and the switch itself.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Makes the switch as `config` if there is one, then keeps it so until SIGTERM or SIGINT, which leave it forwarding.
+/// SIGHUP makes it look at everything.
+pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOptions) -> Result<()> {
+    // From here on, so that no signal ends the process between two steps of a change.
+    let signals = Signals::new()?;
+    privileges::may_change()?;
+    // Before anything is changed: a second controller must not apply its file either.
+    let lock = Lock::run(&scope.switch)?;
+    // Before the file, which is for a switch of this build.
+    for op in control::take_over(scope, !options.log_packets).await?.ops {
+        eprintln!("{op}");
+    }
+    let kept = options.keep && Pins::of(&scope.switch).exist()?;
+    if let Some(config) = config.filter(|_| !kept) {
+        for note in control::apply(scope, config, false).await?.notes {
+            eprintln!("note: {note}");
+        }
+    }
+    let mut controller = Controller::new(scope, lock, options)?;
+    privileges::only_follow(options.log_packets)?;
+    service::ready(&scope.switch);
+    let ended = controller.stay(signals).await;
+    if let Ok(End::SwitchGone) = ended {
+        eprintln!(r#"switch "{}": is gone: the controller ends"#, scope.switch);
+        return Ok(());
+    }
+    service::stopping(&scope.switch);
+    let stopped = controller.log.stop(scope);
+    let revived = follow::revive(&mut controller.dataplane);
+    ended.map(|_asked| ()).and(stopped).and(revived)
+}
+
+/// Why a controller stays no longer.
+enum End {
+    Asked,
+    SwitchGone,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+struct Controller<'a> {
+    scope: &'a Scope,
+    /// Of the switch's controller: `down` takes it away.
+    lock: Lock,
+    dataplane: Dataplane,
+    netlink: Netlink,
+    watch: Watch,
+    hold: Hold,
+    log: PacketLog,
+    far_ends: FarEnds,
+    backoff: Backoff,
+    /// What is wrong, by slot: told once and not every time.
+    wrong: BTreeMap<u16, Vec<String>>,
+    /// Why the last round failed, if it did.
+    failed: String,
+}
+
+impl<'a> Controller<'a> {
+    fn new(scope: &'a Scope, lock: Lock, options: RunOptions) -> Result<Self> {
+        // It holds a descriptor for each link.
+        raise_descriptors();
+        let dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+        // Before the first look, so that nothing is missed in between.
+        let watch = Watch::open()?;
+        let log = PacketLog::new(&dataplane, options.log_packets)?;
+        let hold = Hold::new(&dataplane.pins);
+        Ok(Self {
+            scope,
+            lock,
+            dataplane,
+            netlink: Netlink::open()?,
+            watch,
+            hold,
+            log,
+            far_ends: FarEnds::default(),
+            backoff: Backoff::default(),
+            wrong: BTreeMap::new(),
+            failed: String::new(),
+        })
+    }
+
+    /// Does what there is to do until a signal comes, for as long as there is a switch.
+    async fn stay(&mut self, mut signals: Signals) -> Result<End> {
+        eprintln!(r#"switch "{}": controller is running"#, self.scope.switch);
+        let mut looking = interval(LOOK);
+        let mut reconciling = interval(service::pulse().map_or(RECONCILE, |pulse| pulse.min(RECONCILE)));
+        for timer in [&mut looking, &mut reconciling] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut next_sweep = Instant::now();
+        loop {
+            let mut news = News::default();
+            let mut sweep = false;
+            let logged = tokio::select! {
+                _ = signals.terminate.recv() => return Ok(End::Asked),
+                _ = signals.interrupt.recv() => return Ok(End::Asked),
+                _ = signals.hangup.recv() => { news.all = true; Ok(()) }
+                event = self.watch.next() => {
+                    news.add(event?, &self.far_ends);
+                    self.drain(&mut news)
+                }
+                _ = reconciling.tick() => { news.all = true; Ok(()) }
+                () = sleep_until(next_sweep) => { sweep = true; Ok(()) }
+                _ = looking.tick() => { self.look(&mut news); Ok(()) }
+                logged = self.log.print() => logged,
+            };
+            if self.lock.is_dismissed() {
+                return Ok(End::SwitchGone);
+            }
+            let all = news.all;
+            let mut done = logged.and(self.rounds(news).await);
+            if all {
+                let wrong: Vec<_> = self.wrong.values().flatten().cloned().collect();
+                service::progress(&self.scope.switch, &wrong.join("\n"));
+            }
+            if sweep {
+                let within = sweep::sweep(&mut self.dataplane);
+                next_sweep = Instant::now() + *within.as_ref().unwrap_or(&RECONCILE);
+                done = done.and_then(|()| within.map(drop));
+            }
+            self.told_once(done);
+        }
+    }
+
+    /// One after the other, until nothing has happened meanwhile.
+    async fn rounds(&mut self, mut news: News) -> Result<()> {
+        while !news.is_empty() {
+            news = self.round(news).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the events that wait to the news: one look answers them all.
+    fn drain(&mut self, news: &mut News) -> Result<()> {
+        while let Some(event) = self.watch.next().now_or_never().transpose()? {
+            news.add(event, &self.far_ends);
+        }
+        Ok(())
+    }
+
+    /// What no event tells.
+    fn look(&mut self, news: &mut News) {
+        let seen = self.hold.look();
+        news.pins = seen.missing;
+        news.changed.extend(seen.linked);
+        news.slots.extend(seen.loose);
+        // Tried again, as far as their pauses are over.
+        news.slots.extend(self.wrong.keys());
+    }
+
+    fn told_once(&mut self, done: Result<()>) {
+        let failed = done.err().map(|err| format!("{err:#}")).unwrap_or_default();
+        if failed != self.failed {
+            complain(&failed);
+            self.failed = failed;
+        }
+    }
+}
+
+fn complain(text: &str) {
+    for line in text.lines() {
+        eprintln!("vswitch: {line}");
+    }
+}
+
+/// As many descriptors as this process may have at all.
+fn raise_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to an rlimit of ours, which outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}

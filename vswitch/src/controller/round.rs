@@ -1,0 +1,233 @@
+//! How are the ports brought in line with their interfaces? With nothing to do, nothing is written anywhere.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::Result;
+use vswitch_ebpf::abi::{PortRecord, record_flags};
+
+use super::{Controller, complain, follow, news::News};
+use crate::{
+    attach,
+    config::Datapath,
+    dataplane::{
+        links,
+        state::{self, Member},
+    },
+    faults::{self, Fault},
+    lock::Lock,
+    net::{Action, Link, Target, Undo},
+    recover::recover,
+    uplink,
+};
+
+/// From so many interfaces on, one list of all costs less than to ask for each.
+const MANY: usize = 32;
+
+impl Controller<'_> {
+    /// Looks at the ports that the news concern, and puts right what is not as it should be. Returns what has happened
+    /// meanwhile.
+    pub(super) async fn round(&mut self, mut news: News) -> Result<News> {
+        self.cut(&news)?;
+        let concerned = |members: &[Member]| members.iter().any(|member| news.concerns(member));
+        if news.is_empty() || !news.all && !news.pins && !concerned(&self.dataplane.members()?) {
+            return Ok(News::default());
+        }
+        let _lock = Lock::change(&self.scope.switch)?;
+        if !self.dataplane.is_complete()? {
+            // Somebody is at it, or was interrupted: whoever brings that to its end ends this controller, too.
+            recover(&self.scope.switch).await?;
+            Lock::dismiss(&self.scope.switch);
+            return Ok(News::default());
+        }
+        if news.all || news.pins {
+            for pin in self.hold.restore(&self.dataplane.members()?)? {
+                eprintln!("{}: was removed: put back", pin.display());
+            }
+        }
+        if news.all {
+            // A command may have been killed meanwhile.
+            recover(&self.scope.switch).await?.iter().for_each(|note| complain(note));
+        }
+        let mut members = self.dataplane.members()?;
+        members.retain(|member| member.record.flags & record_flags::PENDING == 0);
+        let links = self.links(&news, &members).await?;
+        // An index tells one interface from another only if nothing has gone since the question was asked.
+        let mut later = News::default();
+        self.drain(&mut later)?;
+        self.cut(&later)?;
+        let concerned: Vec<_> = members.iter().filter(|member| news.concerns(member)).collect();
+        news.gone.append(&mut later.gone);
+        let promiscuous = uplink::promiscuous(&members);
+        for member in concerned {
+            let wrong = match self.port(member, &links, &news, promiscuous).await {
+                Ok(wrong) => wrong,
+                Err(err) => vec![format!("{err:#}")],
+            };
+            self.tell(member, wrong);
+        }
+        let slots: BTreeSet<u16> = members.iter().map(|member| member.slot).collect();
+        self.wrong.retain(|slot, _| slots.contains(slot));
+        Ok(later)
+    }
+
+    /// No frame goes to an interface that is gone.
+    fn cut(&mut self, news: &News) -> Result<()> {
+        for ifindex in news.gone.keys() {
+            follow::cut(&mut self.dataplane, *ifindex)?;
+            self.far_ends.forget(*ifindex);
+        }
+        Ok(())
+    }
+
+    /// The interfaces that matter.
+    async fn links(&self, news: &News, members: &[Member]) -> Result<Vec<Link>> {
+        let concerned: Vec<_> = members.iter().filter(|member| news.concerns(member)).collect();
+        if news.all || concerned.len() > MANY {
+            return self.netlink.list().await;
+        }
+        let mut links = Vec::new();
+        for member in concerned {
+            let ifindex = member.record.ifindex;
+            let found = match ifindex != 0 && !news.gone.contains_key(&ifindex) {
+                true => self.netlink.find_index(ifindex).await?,
+                false => None,
+            };
+            links.extend(match found {
+                Some(link) => Some(link),
+                None => self.netlink.find(&member.ifname()).await?,
+            });
+        }
+        Ok(links)
+    }
+
+    /// Returns what is wrong with a port and stays so for now, a line each.
+    async fn port(
+        &mut self,
+        member: &Member,
+        links: &[Link],
+        news: &News,
+        promiscuous: bool,
+    ) -> Result<Vec<String>> {
+        let ifindex = member.record.ifindex;
+        let there = links.iter().find(|link| ifindex != 0 && link.ifindex == ifindex);
+        if let (Some(link), true, false) = (there, member.is_present(), news.gone.contains_key(&ifindex)) {
+            follow::follow(&mut self.dataplane, member, link)?;
+            return self.repair(member, link, promiscuous).await;
+        }
+        if ifindex != 0 {
+            self.part(member, news.gone.get(&ifindex) == Some(&true)).await?;
+        }
+        let ifname = member.ifname();
+        let Some(link) = links.iter().find(|link| link.ifname == ifname) else { return Ok(Vec::new()) };
+        // Another port's interface may have been given the name.
+        let members = self.dataplane.members()?;
+        if members.iter().any(|other| other.is_present() && other.port.ifindex == link.ifindex) {
+            return Ok(Vec::new());
+        }
+        self.join(member.slot, &ifname).await
+    }
+
+    /// The port's interface is gone, or is half attached: the port remains, without interface.
+    async fn part(&mut self, member: &Member, moved: bool) -> Result<()> {
+        eprintln!(r#""{}": the interface is gone"#, member.ifname());
+        // What was changed on it went with it. Its far end is still there, and as it was made, if it has moved.
+        let kept = if moved { Undo(member.record.undo).of_far_end() } else { Undo::default() };
+        let gone = Member { record: PortRecord { undo: 0, ..member.record }, ..member.clone() };
+        attach::detach(&mut self.dataplane, &self.netlink, &gone).await?;
+        if kept != Undo::default() {
+            let record = PortRecord { undo: kept.0, ..self.dataplane.member(&member.ifname())?.record };
+            self.dataplane.maps.set_record(member.slot, record)?;
+        }
+        Ok(())
+    }
+
+    /// An interface of the port's name is there.
+    async fn join(&mut self, slot: u16, ifname: &str) -> Result<Vec<String>> {
+        let what = format!(r#""{ifname}": attach"#);
+        if !self.backoff.may(&what, Instant::now()) {
+            return Ok(self.wrong.get(&slot).cloned().unwrap_or_default());
+        }
+        let member = self.dataplane.member(ifname)?;
+        match attach::attach(&mut self.dataplane, &self.netlink, &member).await {
+            Ok(notes) => {
+                self.backoff.done(&what);
+                eprintln!(r#""{ifname}": attached"#);
+                notes.iter().for_each(|note| eprintln!("note: {note}"));
+                // Where its far end is, for one.
+                let member = self.dataplane.member(ifname)?;
+                let link = self.netlink.get(ifname).await?;
+                let promiscuous = uplink::promiscuous(&self.dataplane.members()?);
+                self.repair(&member, &link, promiscuous).await
+            }
+            Err(err) => Ok(vec![format!("{err:#}")]),
+        }
+    }
+
+    /// Puts the faults of a port right, as far as they are ours to put right.
+    async fn repair(&mut self, member: &Member, link: &Link, promiscuous: bool) -> Result<Vec<String>> {
+        let mut netns = self.far_ends.netns(link.ifindex);
+        let faults =
+            faults::find(&self.dataplane, &self.netlink, member, link, promiscuous, &mut netns).await?;
+        // Only XDP needs something of a far end.
+        if matches!(state::datapath(member.record.active), Datapath::Xdp | Datapath::XdpGeneric) {
+            self.far_ends.note(link, netns);
+        }
+        let taken = faults.iter().any(|fault| matches!(fault, Fault::Taken(_)));
+        let mut wrong = Vec::new();
+        for fault in faults {
+            let what = format!(r#""{}": {fault}"#, link.ifname);
+            let settled = match fault {
+                Fault::Taken(_) => false,
+                // The kernel gives the place of another's program to nobody.
+                Fault::Detached(links::Hook::Xdp | links::Hook::XdpGeneric) if taken => false,
+                Fault::Detached(_) | Fault::Undone(_) | Fault::Unfiltered(_) => true,
+            };
+            if !settled || !self.backoff.may(&what, Instant::now()) {
+                wrong.push(what);
+                continue;
+            }
+            match self.put_right(member, link, &fault).await {
+                Ok(()) => eprintln!("{what}: put right"),
+                Err(err) => wrong.push(format!("{what} ({err:#})")),
+            }
+        }
+        Ok(wrong)
+    }
+
+    async fn put_right(&mut self, member: &Member, link: &Link, fault: &Fault) -> Result<()> {
+        match fault {
+            Fault::Taken(_) => Ok(()),
+            Fault::Detached(hook) => {
+                links::attach(&self.dataplane.pins, member.slot, &link.ifname, *hook)?;
+                self.hold.look();
+                Ok(())
+            }
+            Fault::Undone(Action::PromiscOn) if member.is_uplink() => {
+                uplink::refresh(&mut self.dataplane, &self.netlink).await
+            }
+            Fault::Undone(action) => {
+                let mut undo = Undo(member.record.undo);
+                if !undo.contains(*action) {
+                    undo.insert(*action);
+                    let record = self.dataplane.member(&link.ifname)?.record;
+                    self.dataplane.maps.set_record(member.slot, PortRecord { undo: undo.0, ..record })?;
+                }
+                let netns = self.far_ends.netns(link.ifindex);
+                let target = Target::of(&self.netlink, link.clone(), netns.as_deref()).await?;
+                action.apply(&self.netlink, &target).await
+            }
+            Fault::Unfiltered(_) => uplink::restore(&mut self.dataplane, &self.netlink).await,
+        }
+    }
+
+    /// Says what is newly wrong with a port, and when all is well again.
+    fn tell(&mut self, member: &Member, wrong: Vec<String>) {
+        let before = self.wrong.remove(&member.slot).unwrap_or_default();
+        wrong.iter().filter(|line| !before.contains(line)).for_each(|line| complain(line));
+        if !wrong.is_empty() {
+            self.wrong.insert(member.slot, wrong);
+        } else if !before.is_empty() {
+            eprintln!(r#""{}": is in order again"#, member.ifname());
+        }
+    }
+}

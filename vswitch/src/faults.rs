@@ -1,0 +1,109 @@
+//! What is wrong with a port whose interface is there? For the user to see, and for the controller to put right.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::{
+    attach,
+    config::{Datapath, Role},
+    dataplane::{
+        Dataplane, links,
+        links::{CLSACT_HANDLE, CLSACT_PRIORITY, Hook},
+        state::{self, Member},
+    },
+    net::{Action, Facts, Features, Link, Netlink, ready},
+    uplink,
+};
+
+/// One thing that is not as the switch left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Somebody else has the interface, and only the user knows who is right: cause and remedy.
+    Taken(String),
+    /// A program of the switch does not see the port's frames.
+    Detached(Hook),
+    /// What made the interface ready is not so any more.
+    Undone(Action),
+    /// The NIC's filter has lost this many stations.
+    Unfiltered(usize),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken(text) => f.write_str(text),
+            Self::Detached(hook) => write!(f, "its program {} is not attached", hook.program()),
+            Self::Undone(action) => write!(f, "is no longer made ready: {}", action.as_str()),
+            Self::Unfiltered(count) => write!(f, "its unicast filter has lost stations: {count}"),
+        }
+    }
+}
+
+/// Looks for faults. Changes nothing. `promiscuous`: [`uplink::promiscuous`]; `netns`: what the far end's namespace is
+/// likely to be called, and is called if that had to be found out.
+pub(crate) async fn find(
+    dataplane: &Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+    link: &Link,
+    promiscuous: bool,
+    netns: &mut Option<String>,
+) -> Result<Vec<Fault>> {
+    let mut own = attach::own_programs(dataplane);
+    if own.is_empty() {
+        // This process may not know: any may be ours.
+        own.extend(link.xdp.map(|program| program.id));
+    }
+    let taken = ready::taken(link, &own);
+    let mut faults: Vec<_> = taken
+        .map(|refusal| Fault::Taken(format!("{}: {}", refusal.reason, refusal.remedy)))
+        .into_iter()
+        .collect();
+    for hook in member.hooks() {
+        if !is_attached(dataplane, netlink, member, link, hook).await? {
+            faults.push(Fault::Detached(hook));
+        }
+    }
+    let (role, active) = (role(member), state::datapath(member.record.active));
+    // What tc needs can be told by the link alone.
+    let facts = if matches!(active, Datapath::Xdp | Datapath::XdpGeneric) {
+        let likely = netns.take().or_else(|| member.netns());
+        let (facts, target) = netlink.facts(&link.ifname, likely.as_deref()).await?;
+        *netns = target.peer.map(|(netns, _)| netns.name().to_owned());
+        facts
+    } else {
+        Facts { link: link.clone(), features: Features::default(), peer: None }
+    };
+    faults.extend(ready::undone(&facts, active, role).into_iter().map(Fault::Undone));
+    if role == Role::Uplink && promiscuous && !link.promisc {
+        faults.push(Fault::Undone(Action::PromiscOn));
+    }
+    if role == Role::Uplink && !promiscuous {
+        let lost = uplink::lost_filters(dataplane, netlink, link).await?.len();
+        faults.extend((lost != 0).then_some(Fault::Unfiltered(lost)));
+    }
+    Ok(faults)
+}
+
+/// Towards the outside or not.
+pub(crate) fn role(member: &Member) -> Role {
+    if member.is_uplink() { Role::Uplink } else { Role::Access }
+}
+
+/// What this process may not know counts as attached.
+async fn is_attached(
+    dataplane: &Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+    link: &Link,
+    hook: Hook,
+) -> Result<bool> {
+    let tc = matches!(hook, Hook::In | Hook::Out);
+    if tc && !links::tcx() {
+        let (ingress, egress) = netlink.clsact_filters(link, CLSACT_PRIORITY, CLSACT_HANDLE.into()).await?;
+        return Ok(if hook == Hook::In { ingress } else { egress });
+    }
+    let at = links::attached_to(&dataplane.pins, member.slot, hook);
+    Ok(at.is_none_or(|ifindex| ifindex == link.ifindex))
+}
