@@ -68,6 +68,28 @@ impl Controller {
         }
     }
 
+    /// Does something, and waits for a new line about it. Returns how long that took.
+    #[track_caller]
+    pub fn tells(&self, part: &str, within: Duration, act: impl FnOnce()) -> Duration {
+        let before = self.lines().len();
+        act();
+        let start = Instant::now();
+        loop {
+            let lines = self.lines();
+            let told = lines.get(before..).unwrap_or_default().iter().any(|line| line.contains(part));
+            if told {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < within, "not within {within:?}: a line with {part:?} in {lines:#?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     pub fn signal(&self, number: libc::c_int) {
         signal(&self.child.0, number);
     }
@@ -105,7 +127,12 @@ impl Controller {
         value.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
     }
 
+    /// How many descriptors it holds.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the controller runs").count()
+    }
+
     fn proc(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.child.0.id())).expect("the controller runs")
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the controller runs")
     }
 }

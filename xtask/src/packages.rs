@@ -18,7 +18,7 @@ pub(crate) struct Tool {
 }
 
 /// What the demo and the tests call.
-pub(crate) const TOOLS: [Tool; 8] = [
+pub(crate) const TOOLS: [Tool; 9] = [
     Tool { command: "ip", package: "iproute2", why: "makes namespaces and veth pairs" },
     Tool { command: "ping", package: "iputils-ping", why: "shows that hosts reach each other" },
     Tool { command: "ethtool", package: "ethtool", why: "reads and sets offloads" },
@@ -31,6 +31,11 @@ pub(crate) const TOOLS: [Tool; 8] = [
         why: "checks the unit, and runs it in a namespace",
     },
     Tool { command: "bpftool", package: "bpftool", why: "shows programs, maps and links" },
+    Tool {
+        command: "strace",
+        package: "strace",
+        why: "shows that a controller with nothing to do changes nothing",
+    },
 ];
 
 pub(crate) fn missing_tools() -> Vec<&'static Tool> {

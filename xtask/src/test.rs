@@ -144,7 +144,9 @@ fn runner(level: &Level, built: Option<&Built>, args: &Args) -> String {
     // A user's PATH leads past `ip` on Debian.
     words.push(format!("PATH={}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
     // sudo hands on no environment of its own accord.
-    for name in ["RUST_BACKTRACE", "PROPTEST_CASES", "VSWITCH_SWEEP", "VSWITCH_FRAMES", "VSWITCH_ROUNDS"] {
+    const CAMPAIGNS: [&str; 5] =
+        ["VSWITCH_SWEEP", "VSWITCH_FRAMES", "VSWITCH_ROUNDS", "VSWITCH_CHURN", "VSWITCH_RECONCILES"];
+    for name in ["RUST_BACKTRACE", "PROPTEST_CASES"].into_iter().chain(CAMPAIGNS) {
         if let Ok(value) = env::var(name) {
             words.push(format!("{name}={value}"));
         }

@@ -103,6 +103,20 @@ fn a_full_fdb_takes_no_static_entry() {
     bench.refuses("port add h3 --mac 02:00:00:00:07:05", 2, &line);
 }
 
+/// Nobody has removed them, for there is no controller.
+#[test]
+fn aged_entries_make_room_for_what_is_bound() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up h1 h2 --fdb-max 4 --ageing 1");
+    for last in 1..=4 {
+        bench.run(&format!("fdb add 02:00:00:00:07:0{last} h1"));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    bench.run("fdb add 02:00:00:00:07:05 h2 --static");
+    bench.run("port set h1 --mac 02:00:00:00:07:01");
+}
+
 /// Full of what was learned: a port with addresses cannot be added, and is not there afterwards.
 #[test]
 fn a_full_fdb_floods_and_counts() {

@@ -72,6 +72,26 @@ fn single_pins_removed() {
     assert_eq!(there.find_ifindex("eth0"), None);
 }
 
+/// With nothing but known stations the uplink has a filter for each.
+#[test]
+fn a_map_removed_leaves_no_unicast_filter() {
+    require!(NEEDS);
+    let (bench, there) = (Bench::new(), Netns::new("there"));
+    let mac = Bench::known();
+    let filters = || bench.machine.bridge("fdb show dev h1");
+    let before = filters();
+    for map in ["PORTS", "SETTINGS", "IDENTITY", "FDB"] {
+        bench.run("up --uplink h1");
+        bench.run(&format!("port add w0 --netns {} --mac {mac}", there.name()));
+        bench.run(&format!("port add w1 --netns {} --peer eth1", there.name()));
+        assert_eq!(filters().lines().count(), before.lines().count() + 2, "{}", filters());
+        fs::remove_file(bench.pins().join("maps").join(map)).unwrap();
+        bench.run("down");
+        assert_eq!(filters(), before, "without {map}");
+        bench.assert_gone();
+    }
+}
+
 /// Which ports it had is known to this map alone.
 #[test]
 fn the_records_removed() {

@@ -13,13 +13,14 @@ use vswitch_tests::{
 };
 
 const NEEDS: &[Need] = &[Need::Tool("jq")];
-const PORT: &str = "bcast_flood datapath filters flood hairpin ifindex ifname isolated learning mac mcast_flood mode \
+const PORT: &str = "bcast_flood datapath faults filters flood hairpin ifindex ifname isolated learning mac mcast_flood mode \
                     nodst notes promisc role source state";
 const FDB: &str = "age ifname mac type vlan";
 const STATS: &str = "drops fdb_full forwarded host ifname rx tx";
 const DROPS: &str = "invalid_source isolated malformed mtu_exceeded no_receiver pause port_down private reflected \
                      same_port spoofed_source";
-const SHOW: &str = "abi ageing build datapaths fdb_max fdb_used host_access macvlan_compat name netns ports";
+const SHOW: &str =
+    "abi ageing build datapaths faults fdb_max fdb_used host_access macvlan_compat name netns ports";
 const OP: &str = "done op";
 const EXPORT: &str = "ageing fdb fdb_max host_access macvlan_compat name port";
 const EXPORT_PORT: &str = "bcast_flood datapath flood hairpin isolated learning mac mcast_flood mode name netns \
@@ -99,7 +100,7 @@ fn every_table_is_an_array_of_objects_with_the_keys_of_the_contract() {
 
     let [show] = &rows(&hosts, "show", SHOW)[..] else { panic!("one switch") };
     assert_eq!(show["name"], hosts.switch.name);
-    assert_eq!(show["ports"], json!({"count": 3, "uplinks": 1, "access": 2, "forwarding": 3}));
+    assert_eq!(show["ports"], json!({"count": 3, "uplinks": 1, "access": 2, "forwarding": 3, "degraded": 0}));
     assert_eq!(show["datapaths"], json!({"tc": 2, "xdp": 1}));
 
     let [export] = &rows(&hosts, "export", EXPORT)[..] else { panic!("one switch") };

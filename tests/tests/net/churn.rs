@@ -1,0 +1,253 @@
+//! Namespaces, ports and interfaces come and go by the hundred while frames flow: does one go astray, is anything left?
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use vswitch_tests::{
+    controller::{AT_ONCE, Controller},
+    frame::{Mac, colons, seq_of, to},
+    hosts::{Hosts, finish_ping, until},
+    lab::{Lab, Outside},
+    require,
+    require::{NAMESPACES, Need},
+    topo::{Netns, expect_success},
+    vswitch::{self, Vswitch},
+    wire::{Ear, Station},
+};
+
+/// Namespaces that come and go; `VSWITCH_CHURN=500` for the campaign.
+const NAMESPACES_IN_ALL: usize = 60;
+/// Of those at a time.
+const AT_A_TIME: usize = 12;
+/// One comes and one goes.
+const PERIOD: Duration = Duration::from_millis(50);
+
+const fn mac(number: usize) -> Mac {
+    [0x02, 0, 0, 9, (number >> 8) as u8, number as u8]
+}
+
+/// A namespace with a port of the switch.
+struct Guest {
+    netns: Netns,
+    port: String,
+    mac: Mac,
+    ear: Station,
+}
+
+/// What was made in the place of a port's interface, with its index.
+struct Stranger {
+    ear: Station,
+    _netns: Netns,
+}
+
+impl Guest {
+    fn new(hosts: &Hosts<Vswitch>, number: usize, took: &mut Vec<Duration>) -> Self {
+        let (netns, port, mac) = (Netns::new("guest"), format!("g{number}"), mac(number));
+        let start = Instant::now();
+        hosts.vswitch(&format!("port add {port} --netns {} --mac {}", netns.name(), colons(mac)));
+        took.push(start.elapsed());
+        let ear = Station::new(&port, &netns, "eth0", mac, Ear::Tap);
+        Self { netns, port, mac, ear }
+    }
+
+    /// Only frames for it alone may have come.
+    fn check(&self) -> usize {
+        let heard = heard(&self.ear);
+        let wrong: Vec<_> = heard.iter().filter(|to| **to != self.mac).collect();
+        assert!(wrong.is_empty(), "{} received frames for {wrong:x?}", self.port);
+        heard.len()
+    }
+
+    /// Goes, in one of the ways in which ports go.
+    fn go(self, hosts: &Hosts<Vswitch>, controller: &Controller, number: usize) -> (usize, Option<Stranger>) {
+        let heard = self.check();
+        let Self { netns, port, .. } = self;
+        let switch = &hosts.lab.switch;
+        let mut stranger = None;
+        match number % 4 {
+            // As it should be.
+            0 => {}
+            // Its namespace is deleted, and its interface with it.
+            1 => {
+                drop(self.ear);
+                drop(netns);
+            }
+            // The interface is deleted, or moves to another namespace, and a stranger is given its index.
+            way => {
+                let (index, away) = (switch.ifindex(&port), Netns::new("away"));
+                let gone = format!("\"{port}\": the interface is gone");
+                controller.tells(&gone, AT_ONCE, || {
+                    let move_it = format!("link set {port} netns {}", away.name());
+                    switch.ip(&if way == 2 { format!("link del {port}") } else { move_it });
+                });
+                stranger = Some(Stranger::new(switch, index));
+            }
+        }
+        hosts.vswitch(&format!("port del {port}"));
+        (heard, stranger)
+    }
+}
+
+impl Stranger {
+    fn new(switch: &Netns, index: u32) -> Self {
+        let netns = Netns::new("stranger");
+        let add = format!("link add s{index} index {index} type veth peer name eth0 netns {}", netns.name());
+        let up = format!("link set s{index} up");
+        switch.ip_all([add, up]);
+        netns.ip("link set eth0 up");
+        let ear = Station::new("stranger", &netns, "eth0", mac(0), Ear::Tap);
+        Self { ear, _netns: netns }
+    }
+}
+
+/// The destinations of the frames of ours that have come.
+fn heard(ear: &Station) -> Vec<Mac> {
+    let mut heard = Vec::new();
+    while let Some(arrival) = ear.receive() {
+        if seq_of(&arrival.bytes).is_some() {
+            heard.push(arrival.bytes[..6].try_into().unwrap());
+        }
+    }
+    heard
+}
+
+#[test]
+fn frames_do_not_go_astray_while_ports_come_and_go() {
+    require!(NAMESPACES);
+    require!(&[Need::Tool("bpftool"), Need::Tool("ping")]);
+    let all = env::var("VSWITCH_CHURN").map_or(NAMESPACES_IN_ALL, |text| text.parse().unwrap());
+    let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
+    let controller = Controller::start(&hosts.lab.switch, &hosts.switch.name, "");
+    thread::sleep(Duration::from_secs(1));
+    let before = (left(&hosts), controller.descriptors());
+    let (mut took, mut to_guests) = (Vec::new(), 0);
+    let stop = AtomicBool::new(false);
+    let ping = hosts.start_ping("a", &hosts.address("b"), "-i 0.002 -c 60000 -W 1");
+    let sent = thread::scope(|scope| {
+        let sender = scope.spawn(|| send_to_all(&hosts, all, &stop));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (mut guests, mut strangers) = (BTreeMap::new(), Vec::new());
+            for number in 0..all + AT_A_TIME {
+                let start = Instant::now();
+                if number < all {
+                    guests.insert(number, Guest::new(&hosts, number, &mut took));
+                }
+                if let Some(guest) = number.checked_sub(AT_A_TIME).and_then(|first| guests.remove(&first)) {
+                    let (heard, stranger) = guest.go(&hosts, &controller, number);
+                    to_guests += heard;
+                    strangers.extend(stranger);
+                }
+                thread::sleep(PERIOD.saturating_sub(start.elapsed()));
+            }
+            for stranger in &strangers {
+                let heard = heard(&stranger.ear);
+                assert!(heard.is_empty(), "a stranger received frames for {heard:x?}");
+            }
+            strangers.len()
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let sent = sender.join().unwrap();
+        (sent, done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    finish_ping(ping).assert_all("pings between two that stay");
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    println!(
+        "{all} ports came and went, {} strangers: {} frames sent, {to_guests} received by whom they were for; \
+         port add: median {:?}, p99 {:?}, longest {:?}",
+        sent.1,
+        sent.0,
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    assert!(to_guests > all, "frames reached the guests while they were there");
+    until("maps, links and descriptors are as before", AT_ONCE, || {
+        (left(&hosts), controller.descriptors()) == before
+    });
+}
+
+/// Frames for all guests, whether they are there or not, until told to stop. Returns how many.
+fn send_to_all(hosts: &Hosts<Vswitch>, all: usize, stop: &AtomicBool) -> usize {
+    let a = hosts.lab.member("a");
+    let station = Station::new("a", &a.netns, "eth0", a.mac, Ear::Stack(0));
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for number in 0..all {
+            let mac = mac(number);
+            station.send(&to(mac).bytes(mac, a.mac, sent as u64));
+            sent += 1;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    sent
+}
+
+/// What a port leaves traces in: the number of elements that are in use of each map, and of links.
+fn left(hosts: &Hosts<Vswitch>) -> BTreeMap<String, usize> {
+    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
+    let mut left = BTreeMap::new();
+    left.insert("links".to_owned(), fs::read_dir(pins.join("links")).unwrap().count());
+    for map in ["FDB", "PORTS", "RECORDS", "INTERFACES", "DEVMAP", "SOURCES"] {
+        let mut command = Command::new("bpftool");
+        let text = expect_success(
+            command.args(["-j", "map", "dump", "pinned"]).arg(pins.join("maps").join(map)),
+            None,
+        );
+        let json: Value = serde_json::from_str(&text).expect("bpftool's JSON");
+        let is_used = |element: &&Value| {
+            let bytes =
+                element["value"].as_array().is_some_and(|bytes| bytes.iter().any(|byte| byte != "0x00"));
+            // Of an address that was learned the age differs from time to time, and it may have been forgotten.
+            bytes && (map != "FDB" || element["value"][2] != "0x00")
+        };
+        left.insert(map.to_owned(), json.as_array().unwrap().iter().filter(is_used).count());
+    }
+    left
+}
+
+/// An index that is used again by a stranger, and nobody who has told the switch but its controller.
+#[test]
+fn a_stranger_with_the_index_of_a_deleted_port_receives_nothing() {
+    require!(NAMESPACES);
+    let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
+    let controller = Controller::start(&hosts.lab.switch, &hosts.switch.name, "");
+    let (switch, b) = (&hosts.lab.switch, hosts.lab.member("b"));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let a = hosts.lab.member("a");
+            let station = Station::new("a", &a.netns, "eth0", a.mac, Ear::Stack(0));
+            let frame = to(b.mac).bytes(b.mac, a.mac, 1);
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                station.send(&frame);
+                sent += 1;
+                thread::sleep(Duration::from_micros(200));
+            }
+            sent
+        });
+        let index = switch.ifindex("h1");
+        controller.tells("\"h1\": the interface is gone", AT_ONCE, || drop(switch.ip("link del h1")));
+        let stranger = Stranger::new(switch, index);
+        thread::sleep(Duration::from_millis(300));
+        let heard = heard(&stranger.ear).len();
+        stop.store(true, Ordering::Relaxed);
+        let sent = sender.join().unwrap();
+        assert!(sent > 100, "{sent} frames sent");
+        assert_eq!(heard, 0, "of {sent} frames for b");
+    });
+    let shown = vswitch::json(switch, &hosts.switch.name, "port show h1");
+    assert_eq!(shown[0]["state"], "missing");
+    // What was learned there went with it: a frame for b is flooded, and to no stranger.
+    let fdb = hosts.json("fdb show");
+    assert!(fdb.as_array().unwrap().iter().all(|row| row["ifname"] != "h1"), "{fdb}");
+}
