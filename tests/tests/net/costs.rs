@@ -83,7 +83,7 @@ impl Room {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("start vswitch");
         let mut printed = Vec::new();
         child.stdout.take().expect("piped").read_to_end(&mut printed).expect("read what it prints");
-        (printed, ended(&child))
+        (printed, ended(child))
     }
 }
 
@@ -94,7 +94,7 @@ impl Drop for Room {
 }
 
 /// Waits until it ends well; the CPU time that it took.
-fn ended(child: &Child) -> Duration {
+fn ended(child: Child) -> Duration {
     let mut status = 0;
     // SAFETY: a plain C struct, for which all zeroes is a valid value.
     let mut usage: libc::rusage = unsafe { mem::zeroed() };

@@ -75,7 +75,8 @@ impl<'l> Field<'l> {
             to_best: against(others.filter(|_| !bare)).map(|ratio| ratio.median),
             of_floor: against(floor.filter(|_| !bare)).map(|ratio| ratio.median),
             iperf3: lane.iperf3.filter(|_| number == 0),
-            limit: if bare { None } else { self.limit(case, median) },
+            cpu_distance: lane.distance,
+            limit: if bare { None } else { self.limit(case, median, lane.distance) },
             values,
             sent: lane.ledger.sent,
             received: lane.ledger.received,
@@ -85,7 +86,7 @@ impl<'l> Field<'l> {
     }
 
     /// Where the time of a frame goes, from what others took for it in the same runs.
-    fn limit(&self, case: &Case, rate: f64) -> Option<String> {
+    fn limit(&self, case: &Case, rate: f64, distance: Option<f64>) -> Option<String> {
         let median = |values| Spread::of(values).median;
         let floor = self.best(Contestant::is_floor).map(median).filter(|floor| *floor > 0.0)?;
         match self.metric.unit {
@@ -97,7 +98,10 @@ impl<'l> Field<'l> {
                     generator.map(|rate| format!(", {:.0} generator", 1e9 / rate)).unwrap_or_default();
                 Some(format!("{own:.0} ns a frame: {bare:.0} {what}{generated}; {:+.0} its own", own - bare))
             }
-            "bit/s" if rate > 0.97 * floor => Some("copying: a bare redirect is no faster".to_owned()),
+            "bit/s" if rate > 0.97 * floor => {
+                let apart = distance.map(|ns| format!(", between CPUs {ns:.0} ns apart")).unwrap_or_default();
+                Some(format!("copying{apart}: a bare redirect is no faster"))
+            }
             "datagrams/s" if rate > 0.97 * floor => {
                 Some("the sockets: a bare redirect is no faster".to_owned())
             }

@@ -59,6 +59,8 @@ impl Machine {
             "frame sizes count the 4 bytes of checksum that end a frame on a wire".to_owned(),
             "runs in alternation, forwards and backwards; a warm-up run is not counted; sockets have many short runs"
                 .to_owned(),
+            "what the distance of the two CPUs decides, how long a cache line takes there and back, is of rounds at one distance; JSON has it as cpu_distance"
+                .to_owned(),
             "a ratio is the median of the ratios within each round of runs; the interval after it contains the true one with 95 %"
                 .to_owned(),
             "frames/s and datagrams/s are by the sending CPU's own time: other work on the machine is not counted; TCP and latency go by the clock on the wall"

@@ -5,6 +5,7 @@ mod compare;
 mod contestants;
 mod counters;
 mod cpus;
+mod distance;
 mod frames;
 mod generator;
 mod guard;
@@ -72,6 +73,8 @@ struct Lane {
     ledger: Ledger,
     /// What iperf3 says of the first metric.
     iperf3: Option<f64>,
+    /// How far apart the CPUs were, if that matters: nanoseconds for a cache line, there and back.
+    distance: Option<f64>,
 }
 
 /// Measures all, and takes everything down. `progress` is told what is going on.
@@ -116,11 +119,15 @@ fn measure_case(
         lanes.push(Lane { trial: Some(trial), ..Lane::new(contestant, case) });
     }
     let (runs, time) = case.pace(options);
+    let mut distances = Vec::new();
     for run in 0..=runs {
         // A machine that warms up or has other work meets all alike: each in turn, and every other time backwards.
         let mut order: Vec<_> = lanes.iter_mut().collect();
         if run % 2 == 1 {
             order.reverse();
+        }
+        if case.between_cpus() && run > 0 {
+            distances.push(distance::now()?);
         }
         for lane in order {
             progress(&format!("{} run {run}/{runs}", lane.contestant));
@@ -130,6 +137,10 @@ fn measure_case(
             let found = trial.run(generator, time).with_context(|| lane.contestant.name())?;
             lane.note(found, run > 0);
         }
+    }
+    let (distance, here) = distance::common(&distances);
+    if distance.is_some() {
+        lanes.iter_mut().for_each(|lane| lane.keep(distance, &here));
     }
     // It takes a second for each, which --quick has not got.
     if !options.quick && iperf3::installed() {
@@ -177,6 +188,16 @@ impl Lane {
             values: vec![Vec::new(); case.metrics.len()],
             ledger: Ledger::default(),
             iperf3: None,
+            distance: None,
+        }
+    }
+
+    /// Keeps the rounds that were at one distance.
+    fn keep(&mut self, distance: Option<f64>, here: &[bool]) {
+        self.distance = distance;
+        for values in &mut self.values {
+            let mut rounds = here.iter();
+            values.retain(|_| rounds.next().is_none_or(|here| *here));
         }
     }
 

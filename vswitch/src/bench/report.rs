@@ -63,6 +63,8 @@ pub struct Row {
     pub of_floor: Option<f64>,
     /// What iperf3 measured on the same path, in the same unit, where it is installed.
     pub iperf3: Option<f64>,
+    /// How far apart the sender's and the receiver's CPU were: nanoseconds for a cache line, there and back.
+    pub cpu_distance: Option<f64>,
     /// What limits it, as far as the figures tell.
     pub limit: Option<String>,
     /// Frames (datagrams, bytes of TCP) sent in all runs, the warm-up included.

@@ -149,6 +149,11 @@ impl Case {
         }
     }
 
+    /// Whether the receiver has a CPU of its own.
+    pub(super) fn between_cpus(&self) -> bool {
+        matches!(self.kind, Kind::Tcp { .. } | Kind::Udp { .. } | Kind::Latency)
+    }
+
     /// How many runs of which length. What goes through sockets has many short ones.
     pub(super) fn pace(&self, options: &Options) -> (u32, Duration) {
         let slice = match self.kind {

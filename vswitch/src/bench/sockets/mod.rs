@@ -47,7 +47,7 @@ const FIRST: Duration = Duration::from_secs(5);
 
 /// Runs a sender and a receiver, each alone on its CPU, from the moment that both are there. The receiver is told when the
 /// sender has ended.
-fn both<S: Send, R: Send>(
+pub(super) fn both<S: Send, R: Send>(
     send: impl FnOnce() -> Result<S> + Send,
     receive: impl FnOnce(&AtomicBool) -> Result<R> + Send,
 ) -> Result<(S, R)> {
