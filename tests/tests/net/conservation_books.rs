@@ -8,13 +8,13 @@ use vswitch_tests::{
     frame::Frame,
     host_tables::HostTables,
     lab::{HOST, HOST_MAC, OUTSIDE},
-    model::{self, Entry, Kind, Mode, Model, Port, slot_of},
+    model::{self, Entry, Kind, Member, Mode, Model, Outcome, Port, Receiver, slot_of},
     topo::Netns,
     vswitch::json,
 };
 
 use crate::{
-    conservation_world::{NARROW_MTU, PORTS, SOURCES, World, XDP, addresses, mac, member},
+    conservation_world::{NARROW_MTU, NEAR, PORTS, SOURCES, World, XDP, addresses, mac, member},
     frames_cases::untagged_len,
     frames_ledger::Ledger,
 };
@@ -68,15 +68,33 @@ impl Plan {
             let (dst, src) = addresses(from, frame);
             let frame = model::Frame { dst, src, len: untagged_len(frame), gso: false, pause: false };
             let (from, tables) = (member(from), HostTables::from(&self.model));
-            let verdict = tables.decide(from, &frame).verdict;
+            let action = tables.decide(from, &frame).verdict.action;
             let outcome = self.model.send(from, &frame);
-            self.ledger
-                .expect(row, &outcome, times, |slot| world.port(PORTS[usize::from(slot) - 1]).to_owned());
-            if verdict.action == Action::Forward && world.by_peer(from, verdict.target.slot) {
-                *self.by_peer.entry(PORTS[usize::from(verdict.target.slot) - 1]).or_default() += times;
+            self.ledger.expect(row, &outcome, times, |slot| world.port(name(slot)).to_owned());
+            if let Some(port) = by_peer(from, action, &outcome) {
+                *self.by_peer.entry(port).or_default() += times;
             }
         }
     }
+}
+
+fn name(slot: u16) -> &'static str {
+    PORTS[usize::from(slot) - 1]
+}
+
+/// Who has a frame itself, all others having had copies, by `bpf_redirect_peer`: at tc ingress the last one, if its cable
+/// leads to another namespace. What goes from one XDP port to another does not get there.
+fn by_peer(from: Member, action: Action, outcome: &Outcome) -> Option<&'static str> {
+    let Member::Port(sender) = from else { return None };
+    let stays = Receiver::Host { uplink: sender };
+    let in_turn = |receiver: &&Receiver| match **receiver {
+        Receiver::Host { uplink } => (uplink, 0),
+        Receiver::Port(slot) => (slot, 1),
+        Receiver::HostHere => (sender, 0),
+    };
+    let Receiver::Port(last) = *outcome.receivers.iter().max_by_key(in_turn)? else { return None };
+    let by_xdp = action == Action::Forward && XDP.contains(&name(sender)) && XDP.contains(&name(last));
+    (!outcome.receivers.contains(&stays) && !by_xdp && name(last) != NEAR).then_some(name(last))
 }
 
 /// What `ip -s link` shows of each cable, by the station that it leads to: at the switch's end and at the other one.

@@ -93,14 +93,6 @@ impl World {
         }
     }
 
-    /// Whether a frame that is forwarded from one to the other goes by `bpf_redirect_peer`: at tc ingress, to a cable that
-    /// leads to another namespace. What comes in by XDP for an XDP port does not get there.
-    pub(crate) fn by_peer(&self, from: Member, to: u16) -> bool {
-        let name = |slot: u16| PORTS[usize::from(slot) - 1];
-        let Member::Port(from) = from else { return false };
-        name(to) != NEAR && !(XDP.contains(&name(from)) && XDP.contains(&name(to)))
-    }
-
     /// The far end's NAPI runs in a thread of its own, which has the CPU when nobody else wants it.
     pub(crate) fn empty_ring_at_leisure(&self, name: &str) {
         let (netns, ifname) = self.far_end(name);
