@@ -15,7 +15,7 @@ use super::{
     lab::{Lab, far},
     learning::Learning,
     measure::Trial,
-    sockets::{Latency, SHARE, SLICE, SLICE_OF_TRIPS, Tcp, Udp},
+    sockets::{Latency, MORE, SLICE, SLICE_OF_TRIPS, Tcp, Udp},
 };
 use points::points;
 
@@ -163,8 +163,8 @@ impl Case {
             Kind::Tcp { .. } | Kind::Udp { .. } => SLICE,
             Kind::Latency => SLICE_OF_TRIPS,
         };
-        let all = f64::from(options.runs) * options.seconds * SHARE;
-        (((all / slice.as_secs_f64()) as u32).max(options.runs), slice)
+        let slices = MORE + (options.seconds / slice.as_secs_f64()) as u32;
+        (options.runs * slices, slice)
     }
 
     /// A contestant in a lab of its own, or in a shared one, ready to be measured.
