@@ -10,12 +10,13 @@ use caps::{CapSet, Capability, CapsHashSet};
 /// no room.
 const CHANGE: [Capability; 3] = [Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON, Capability::CAP_BPF];
 
-/// What a controller works with: to attach ports whose interface is back, and to read and write maps.
+/// What a controller has in force: to attach ports whose interface is back, and to read and write maps.
 const STAY: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
 
-/// What it keeps in reserve for the far ends of such ports: finding the namespace of a veth's peer by the processes
-/// in it, and entering it; and for mounting a bpffs that somebody has unmounted.
-const REACH: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
+/// What it keeps in reserve: to find the namespace of such a port's far end by the processes in it, and to enter it; to
+/// load programs, if a command that did was killed.
+const RESERVE: [Capability; 3] =
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_PERFMON];
 
 /// Up to here the sysctl unprivileged_bpf_disabled forbids reading pinned maps too (c8644cd0efe7, Linux 5.19).
 const READING_IS_FREE: KernelVersion = KernelVersion::new(5, 19, 0);
@@ -38,20 +39,19 @@ pub(crate) fn only_read() -> Result<()> {
     give_up_all_but(&kept.into_iter().collect(), &CapsHashSet::new())
 }
 
-/// For a controller, once its switch is as it shall be. It needs to load programs again only if it has loaded others.
-pub(crate) fn only_follow(loads: bool) -> Result<()> {
-    let further = loads.then_some(Capability::CAP_PERFMON);
-    give_up_all_but(&STAY.into_iter().chain(further).collect(), &REACH.into_iter().collect())
+/// For a controller, once its switch is as it shall be.
+pub(crate) fn only_follow() -> Result<()> {
+    give_up_all_but(&STAY.into_iter().collect(), &RESERVE.into_iter().collect())
 }
 
-/// Does what reaches into another namespace, or mounts, with what the thread has in reserve for that.
-pub(crate) fn reaching<T>(work: impl FnOnce() -> T) -> T {
+/// Does what takes more than the thread has in force, with what it has in reserve.
+pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
     let raise = |cap: &&Capability| {
         caps::has_cap(None, CapSet::Permitted, **cap).unwrap_or(false)
             && !caps::has_cap(None, CapSet::Effective, **cap).unwrap_or(true)
             && caps::raise(None, CapSet::Effective, **cap).is_ok()
     };
-    let raised: Vec<_> = REACH.iter().filter(raise).collect();
+    let raised: Vec<_> = RESERVE.iter().filter(raise).collect();
     let done = work();
     for cap in raised {
         // Lowering what is there cannot fail.

@@ -188,7 +188,8 @@ impl<'a> Run<'a> {
                 let flags = self.tables.ports.borrow()[&last.slot()].flags;
                 let by_peer = flags & PEER != 0 && self.program == Program::Ingress;
                 match (by_peer && !last.to_stack(), flags & UPLINK != 0) {
-                    (true, _) => found,
+                    // The far end is to have it as it was.
+                    (true, _) => 0,
                     // It will meet the hook of that uplink.
                     (false, true) => SWITCHED_MARK,
                     (false, false) => 0,

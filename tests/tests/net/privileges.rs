@@ -5,8 +5,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
+use vswitch_ebpf::abi::ABI_VERSION;
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::{Hosts, Killed, until},
@@ -17,13 +19,18 @@ use vswitch_tests::{
     vswitch::{self, Vswitch},
 };
 
+use crate::abi::age;
+
 const NEEDS: &[Need] = &[Need::Tool("ping"), Need::Tool("setpriv"), Need::Tool("unshare")];
+
+/// The longest that a controller takes to look again at what no event tells.
+const RECONCILE: Duration = Duration::from_secs(30);
 
 const NOTHING: &str = "0000000000000000";
 /// CAP_BPF and CAP_NET_ADMIN.
 const FOLLOWING: &str = "0000008000001000";
-/// With CAP_SYS_ADMIN and CAP_SYS_PTRACE.
-const IN_RESERVE: &str = "0000008000281000";
+/// With CAP_PERFMON, CAP_SYS_ADMIN and CAP_SYS_PTRACE.
+const IN_RESERVE: &str = "000000c000281000";
 
 fn hosts() -> Hosts<Vswitch> {
     Hosts::new(Vswitch::new().datapath("b", "xdp"), Lab::new(Outside::Station, &["a", "b"]))
@@ -171,12 +178,21 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
     hosts.await_ping("b", "a");
     hosts.await_ping("a", OUTSIDE);
 
+    // An upgrade that was killed is completed: its mark is missing (dataplane/programs.rs).
+    let pins = Path::new("/sys/fs/bpf/vswitch").join(format!("v{ABI_VERSION}")).join(name);
+    fs::remove_file(pins.join("programs/build")).unwrap();
+    until("the programs are replaced", RECONCILE, || pins.join("programs/build").symlink_metadata().is_ok());
+
     let loud = Controller::of(limited(switch, name, "run --log-packets"));
     loud.await_line("is its controller already");
     controller.signal(libc::SIGTERM);
     assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
+    // And a switch of another ABI goes over to this one.
+    age(name);
     let mut loud = Controller::of(limited(switch, name, "run --log-packets"));
+    loud.await_line(&format!("-> {ABI_VERSION}"));
     loud.await_line("controller is running");
+    hosts.ping("b", "a", "-c 10 -i 0.01 -W 1").assert_all("pings after an upgrade");
     loud.signal(libc::SIGTERM);
     assert!(loud.end(AT_ONCE).success(), "the silent programs are back: {:?}", loud.lines());
     let output = limited(switch, name, "down").output().unwrap();
@@ -191,7 +207,7 @@ fn a_umask_does_not_keep_the_group_out() {
     let mut up = netns.command("sh");
     up.args(["-c", r#"umask 077; exec "$0" -s "$1" up h0"#]).arg(vswitch::binary()).arg(&name);
     let output = up.output().unwrap();
-    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&name);
+    let pins = Path::new("/sys/fs/bpf/vswitch").join(format!("v{ABI_VERSION}")).join(&name);
     let mode = |path: &Path| fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777);
     let modes =
         [&pins, &pins.join("maps"), &pins.join("maps/FDB"), &pins.join("links")].map(|path| mode(path));

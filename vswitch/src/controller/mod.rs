@@ -65,7 +65,7 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
         }
     }
     let mut controller = Controller::new(scope, lock, options)?;
-    privileges::only_follow(options.log_packets)?;
+    privileges::only_follow()?;
     service::ready(&scope.switch);
     let ended = controller.stay(signals).await;
     if let Ok(End::SwitchGone) = ended {

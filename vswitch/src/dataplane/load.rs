@@ -10,7 +10,7 @@ use aya::{
 };
 
 use super::{clock::Clock, maps, pins::Pins, programs};
-use crate::net::words;
+use crate::{net::words, privileges::with_reserve};
 
 /// The dataplane, as `cargo xtask build` compiled it; empty in a host-only build.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vswitch.o"));
@@ -72,6 +72,10 @@ fn load(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
     if let Ok(version) = KernelVersion::current() {
         supported(version)?;
     }
+    with_reserve(|| load_object(loader, log_packets))
+}
+
+fn load_object(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
     let log_packets: &u8 = if log_packets { &1 } else { &0 };
     let old_peer = KernelVersion::current().is_ok_and(|version| version < SCRUBBING_PEER);
     let peer_keeps_type: &u8 = if old_peer { &1 } else { &0 };

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::abi::ABI_VERSION;
 
 use super::sys;
-use crate::{net::Refused, privileges};
+use crate::{net::Refused, privileges::with_reserve};
 
 /// Where the BPF file system is expected, and mounted if it is not.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -224,7 +224,7 @@ fn mount() -> Result<()> {
     if unsafe { libc::statfs(path.as_ptr(), &raw mut statfs) } == 0 && statfs.f_type == BPF_FS_MAGIC {
         return Ok(());
     }
-    let done = privileges::reaching(|| {
+    let done = with_reserve(|| {
         // SAFETY: all strings are zero-terminated and outlive the call; bpf takes no further data.
         unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) }
     });

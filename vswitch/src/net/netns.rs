@@ -24,7 +24,7 @@ use rtnetlink::{
 };
 
 use super::{Netlink, Refused};
-use crate::privileges::reaching;
+use crate::privileges::with_reserve;
 
 const NAMED: &str = "/run/netns";
 
@@ -72,7 +72,7 @@ impl Netns {
     /// The namespaces that have a name or a process in them, each once, the named ones first.
     pub fn all() -> Vec<Self> {
         // A process of another user, or with more capabilities, shows its namespace to CAP_SYS_PTRACE alone.
-        reaching(Self::visible)
+        with_reserve(Self::visible)
     }
 
     fn visible() -> Vec<Self> {
@@ -126,7 +126,7 @@ impl Netns {
         let inside = || {
             // SAFETY: setns takes no pointers; the descriptor is open for as long as `self` lives. It moves this
             // thread alone, which ends after `work`.
-            let entered = reaching(|| unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) });
+            let entered = with_reserve(|| unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) });
             if entered < 0 {
                 return Err(Refused::last(format!(r#"enter namespace "{}""#, self.label))
                     .remedy("run as root, or with CAP_SYS_ADMIN"));
