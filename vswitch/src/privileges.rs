@@ -14,7 +14,7 @@ const CHANGE: [Capability; 3] = [Capability::CAP_NET_ADMIN, Capability::CAP_PERF
 const STAY: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
 
 /// What it keeps in reserve: to find the namespace of such a port's far end by the processes in it, and to enter it; to
-/// load programs, if a command that did was killed.
+/// load programs, if a command that did was killed; to mount a bpffs that somebody has unmounted.
 const RESERVE: [Capability; 3] =
     [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_PERFMON];
 

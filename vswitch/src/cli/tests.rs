@@ -102,7 +102,9 @@ fn bad_lines_get_one_line() {
 fn a_word_cannot_speak_to_the_terminal() {
     let error = Cli::try_parse_from(["vswitch", "sh\u{1b}[2Jow"]).unwrap_err();
     let message = Usage::from_clap(&error).to_string();
-    assert!(message.starts_with(r"unrecognized subcommand 'sh\u{1b}[2Jow'"), "{message}");
+    // Escaped here, or left out by clap, as its features are.
+    assert!(message.starts_with("unrecognized subcommand 'sh"), "{message}");
+    assert!(!message.contains(char::is_control), "{message}");
 }
 
 #[test]
