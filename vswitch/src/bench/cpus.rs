@@ -1,6 +1,6 @@
-//! Which CPU does a busy thread have, and who else may use it meanwhile?
+//! Which CPU does a busy thread have?
 
-use std::{mem, sync::OnceLock, thread};
+use std::{mem, sync::OnceLock};
 
 use anyhow::Result;
 
@@ -44,24 +44,4 @@ pub(super) fn pin(cpu: usize) -> Result<()> {
         return Err(Refused::last(format!("stay on CPU {cpu}")).into());
     }
     Ok(())
-}
-
-/// As [`pin`], and no ordinary process runs there until this thread sleeps or ends. Where that is not permitted, in a
-/// container, it shares the CPU: [`is_alone`] tells.
-pub(super) fn alone(cpu: usize) -> Result<()> {
-    pin(cpu)?;
-    let _shared = real_time();
-    Ok(())
-}
-
-/// Whether [`alone`] keeps others away here.
-pub(super) fn is_alone() -> bool {
-    thread::spawn(real_time).join().unwrap_or(false)
-}
-
-/// The lowest real-time priority is above every ordinary process.
-fn real_time() -> bool {
-    let lowest = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameter is ours and outlives the call, which concerns the calling thread alone.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) == 0 }
 }

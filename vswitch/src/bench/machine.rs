@@ -44,10 +44,9 @@ impl Machine {
                 generator_cpu()
             ),
             format!(
-                "socket senders on CPU {}, receivers on CPU {}, {}; they poll: nobody sleeps, so that no wake-up is measured",
+                "socket senders on CPU {}, receivers on CPU {}; they poll: nobody sleeps, so that no wake-up is measured",
                 cpu_of(0),
                 cpu_of(1),
-                if cpus::is_alone() { "at real-time priority" } else { "which others share: not permitted" },
             ),
             format!(
                 "TCP: buffers of {} KiB at both ends; new flows in each run",

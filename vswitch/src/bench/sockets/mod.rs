@@ -1,7 +1,7 @@
 //! How are stations given sockets, and threads that do nothing but use them?
 //!
-//! One thread is a station's. It polls and never sleeps, and no ordinary process has its CPU meanwhile: what a wake-up costs
-//! is the machine's affair, a virtual one's above all, and differs from one moment to the next by more than switches do.
+//! One thread is a station's. It polls and never sleeps: what a wake-up costs is the machine's affair, a virtual one's above
+//! all, and differs from one moment to the next by more than switches do.
 
 mod latency;
 mod tcp;
@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     contestants::Rival,
-    cpus::{alone, cpu_of},
+    cpus::{cpu_of, pin},
     lab::{Room, address},
 };
 
@@ -44,7 +44,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long a new path may take until the first answer: neighbours are looked up.
 const FIRST: Duration = Duration::from_secs(5);
 
-/// Runs a sender and a receiver, each alone on its CPU, from the moment that both are there. The receiver is told when the
+/// Runs a sender and a receiver, each on its CPU, from the moment that both are there. The receiver is told when the
 /// sender has ended.
 pub(super) fn both<S: Send, R: Send>(
     send: impl FnOnce() -> Result<S> + Send,
@@ -53,12 +53,12 @@ pub(super) fn both<S: Send, R: Send>(
     let (there, done) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
         let receiver = scope.spawn(|| {
-            let placed = alone(cpu_of(1));
+            let placed = pin(cpu_of(1));
             there.wait();
             placed.and_then(|()| receive(&done))
         });
         let sender = scope.spawn(|| {
-            let placed = alone(cpu_of(0));
+            let placed = pin(cpu_of(0));
             there.wait();
             let sent = placed.and_then(|()| send());
             done.store(true, Ordering::Release);
