@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Run one level only: 2 kernel, 3 namespaces
     #[arg(long, value_parser = clap::value_parser!(u8).range(2..=3))]
     level: Option<u8>,
-    /// Only what CI has time for: fewer cases, and a few tests of each part
+    /// Only what minutes are enough for: fewer cases, and a few tests of each part
     #[arg(long)]
     quick: bool,
     /// Use KVM. Not by itself: in a virtual machine /dev/kvm may be there and not work
@@ -92,14 +92,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("Linux {}: {:.0} s", kernel.release, started.elapsed().as_secs_f32());
     outcome.with_context(|| format!("Linux {}", kernel.release))
-}
-
-/// Both kernels, as far as CI has time for them.
-pub(crate) fn quick() -> Result<()> {
-    for kernel in Kernel::value_variants() {
-        run(&Args { kernel: *kernel, level: None, quick: true, kvm: false, limit: 600, filter: Vec::new() })?;
-    }
-    Ok(())
 }
 
 /// Installs what runs the machine, if it is not here.

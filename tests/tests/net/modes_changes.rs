@@ -50,25 +50,28 @@ fn ports_that_are_down_and_come_back() {
         let vswitch = Vswitch::with(COMPAT);
         let name = vswitch.name.clone();
         let mut worlds = Worlds::new(reflects, &STATIONS, vswitch, "");
-        let _controller = Controller::start(&worlds.vswitch.lab.switch, &name, "");
+        let controller = Controller::start(&worlds.vswitch.lab.switch, &name, "");
         let mut random = Random(8);
         for round in 0..6 {
             let roles = roles(&mut random, &worlds.macvlan.lab, &STATIONS);
             worlds.change_to(&roles);
             let is_source = |station: &&str| roles[station].mode == Mode::Source;
             let mut down: Vec<_> = STATIONS.into_iter().filter(|_| random.below(3) == 0).collect();
-            // The last one that goes and comes tells that the controller has seen the others, too.
-            down.sort_by_key(|station| !is_source(station));
-            if down.last().is_none_or(is_source) {
+            // What frames can be asked for tells of the ones in source mode, too.
+            if down.iter().all(is_source) {
                 down.extend(STATIONS.into_iter().find(|station| !is_source(station)));
             }
-            let last = *down.last().expect("one at least");
-            for (up, cell) in [(false, "(host)"), (true, last)] {
+            for (up, cell) in [(false, "(host)"), (true, "")] {
                 for station in &down {
                     worlds.macvlan.link(station, up);
                     worlds.vswitch.link(station, up);
                 }
-                worlds.await_delivery(last, cell);
+                // Of a carrier the kernel tells a second late where both ends of a veth have the same index
+                // (linkwatch_urgent_event).
+                controller.signal(libc::SIGHUP);
+                for station in down.iter().filter(|station| !is_source(station)) {
+                    worlds.await_delivery(station, if up { station } else { cell });
+                }
                 worlds.down = if up { Vec::new() } else { down.clone() };
                 let frames = frames(&mut random, &worlds.macvlan.lab, &STATIONS, &worlds.down);
                 worlds.equal(&format!("round {round}"), &frames);

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{load, pins::Pins, state::Member, sys};
+use super::{load, pins::Pins, programs, state::Member, sys};
+use crate::privileges::with_reserve;
 
 /// The pinned maps, programs and links of a switch, held.
 pub(crate) struct Hold {
@@ -18,6 +19,8 @@ pub(crate) struct Hold {
     maps: Dir,
     programs: Dir,
     links: Dir,
+    /// What the programs' mark said.
+    build: Option<PathBuf>,
     /// The newest link of the machine at the last look, whoever's.
     newest: u32,
 }
@@ -48,6 +51,7 @@ impl Hold {
             maps: dir(pins.map("")),
             programs: dir(pins.program("")),
             links: dir(pins.links()),
+            build: None,
             newest: 0,
         };
         hold.look();
@@ -60,6 +64,7 @@ impl Hold {
         let maps = self.maps.look(|_| true);
         let programs = self.programs.look(|name| load::PROGRAMS.contains(&name));
         let links = self.links.look(|_| true);
+        self.build = programs::read_mark(&self.pins).or(self.build.take());
         let mut loose = Vec::new();
         self.links.held.retain(|name, (_, link)| {
             let attached = sys::attached_to(&*link).is_ok_and(|ifindex| ifindex != 0);
@@ -76,10 +81,14 @@ impl Hold {
     /// The interfaces that links were attached to since the last time.
     fn linked(&mut self) -> Vec<u32> {
         let mut interfaces = Vec::new();
-        while let Some(id) = sys::link_after(self.newest) {
-            self.newest = id;
-            interfaces.extend(sys::link(id).and_then(sys::attached_to).ok().filter(|ifindex| *ifindex != 0));
-        }
+        // The kernel tells of links by their numbers to CAP_SYS_ADMIN alone.
+        with_reserve(|| {
+            while let Some(id) = sys::link_after(self.newest) {
+                self.newest = id;
+                let interface = sys::link(id).and_then(sys::attached_to);
+                interfaces.extend(interface.ok().filter(|ifindex| *ifindex != 0));
+            }
+        });
         interfaces
     }
 
@@ -93,6 +102,8 @@ impl Hold {
         // What a command has detached meanwhile, or what is left of a slot's last owner, is nobody's.
         self.links.held.retain(|name, (_, link)| of_port(name, link) || self.links.path.join(name).exists());
         let mut back = Vec::new();
+        // Without the mark alone, a command is replacing the programs or was interrupted.
+        let lost_programs = load::PROGRAMS.iter().any(|name| !self.pins.program(name).exists());
         for dir in [&self.maps, &self.programs, &self.links] {
             for (name, (_, held)) in &dir.held {
                 let path = dir.path.join(name);
@@ -106,6 +117,9 @@ impl Hold {
                 }
                 back.push(path);
             }
+        }
+        if let (true, Some(build)) = (lost_programs, &self.build) {
+            programs::restore_mark(&self.pins, build)?;
         }
         Ok(back)
     }

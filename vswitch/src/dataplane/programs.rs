@@ -5,7 +5,11 @@
 //! the first program is replaced and set after the last: without it, programs may be mixed. They work on the same maps
 //! and frames go on flowing, and whoever comes next replaces them all again.
 
-use std::{fs, io, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
@@ -34,6 +38,22 @@ pub(crate) fn are_mixed(pins: &Pins) -> bool {
 pub(super) fn set_mark(pins: &Pins, log_packets: bool) -> Result<()> {
     let path = mark(pins);
     symlink(ours(log_packets), &path).with_context(|| format!("make {}", path.display()))
+}
+
+/// What the mark says, if there is one.
+pub(super) fn read_mark(pins: &Pins) -> Option<PathBuf> {
+    fs::read_link(mark(pins)).ok()
+}
+
+/// Makes the mark say again what it said, unless it says something.
+pub(super) fn restore_mark(pins: &Pins, build: &Path) -> Result<()> {
+    let path = mark(pins);
+    match symlink(build, &path) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+            Err(err).with_context(|| format!("make {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Puts this build's programs in the place of whatever the switch runs. Returns the ports that ran others.

@@ -49,7 +49,7 @@ const LEFT_OUT: [LeftOut; 5] = [
     },
 ];
 
-/// Of level 3, what CI has time for: every kind of port and the host reach each other, and all goes away again.
+/// Of level 3, what `--quick` has time for: every kind of port and the host reach each other, and all goes away again.
 pub(crate) const QUICK: [&str; 3] =
     ["lifecycle::down_leaves_nothing", "netkit::", "traffic::ping_passes_between_all_kinds_of_ports"];
 
@@ -76,7 +76,7 @@ pub(crate) fn check(tests: &[(&Level, PathBuf)]) -> Result<()> {
         if level.target == "net"
             && let Some(test) = QUICK.iter().find(|test| count(test) == 0)
         {
-            bail!("no test is called {test}, which CI is to run: see vm/left_out.rs");
+            bail!("no test is called {test}, which `--quick` is to run: see vm/left_out.rs");
         }
     }
     Ok(())
