@@ -64,7 +64,7 @@ impl Hold {
         let maps = self.maps.look(|_| true);
         let programs = self.programs.look(|name| load::PROGRAMS.contains(&name));
         let links = self.links.look(|_| true);
-        self.build = programs::read_mark(&self.pins).or(self.build.take());
+        self.build = programs::read_mark(&self.pins).or_else(|| self.build.take());
         let mut loose = Vec::new();
         self.links.held.retain(|name, (_, link)| {
             let attached = sys::attached_to(&*link).is_ok_and(|ifindex| ifindex != 0);
