@@ -50,9 +50,10 @@ fn tcp_passes_whole_between_all_kinds_of_ports() {
 }
 
 /// Of how many segments one may be sent again. Where checksums or offloads are wrong, nearly every one is; what comes in
-/// by XDP through a veth comes in single frames through a ring of 256, which overflows on a busy machine.
+/// by XDP through a veth comes in single frames through a ring of 256, which overflows on a busy machine. A super-frame that a busy
+/// receiver has no room for is 45 segments at once: a dozen of them in 64 MiB have been seen.
 fn in_how_many(from: &str) -> usize {
-    if from == "b" { 10 } else { 100 }
+    if from == "b" { 10 } else { 25 }
 }
 
 #[test]
