@@ -1,25 +1,20 @@
 //! How is a map read and written whose layout is not known when this is compiled? By the sizes that the kernel tells.
 
 use std::{
-    ffi::CString,
     io,
-    os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapInfo, MapType};
 
-use super::sys::{MapElem, bpf};
+use super::sys::{self, MapElem, bpf};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
-const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 
 /// `union bpf_attr` for BPF_MAP_CREATE, as far as it is used.
@@ -33,14 +28,6 @@ struct MapCreate {
     inner_map_fd: u32,
     numa_node: u32,
     name: [u8; 16],
-}
-
-/// `union bpf_attr` for BPF_OBJ_PIN.
-#[repr(C)]
-struct ObjPin {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
 }
 
 /// A map of any layout.
@@ -95,10 +82,7 @@ impl RawMap {
 
     /// Pins the map.
     pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
-        let path = CString::new(path.as_os_str().as_bytes())?;
-        let mut attr = ObjPin { pathname: path.as_ptr() as u64, bpf_fd: self.fd(), file_flags: 0 };
-        // SAFETY: `attr` is laid out as the kernel's for this command, and the string that it points to outlives the call.
-        unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(|_| ())
+        sys::pin(self.data.fd(), path)
     }
 
     /// The value of a key.
