@@ -149,9 +149,11 @@ impl Tables for HostTables {
         self.sources.get(&key).copied().unwrap_or(0)
     }
 
-    fn fdb(&self, key: FdbKey, _now: Stamp) -> Option<FdbEntry> {
+    fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
         self.fdb.borrow().get(&key).copied()
     }
+
+    fn fdb_ahead(&self, _key: FdbKey) {}
 
     fn fdb_insert(&self, key: FdbKey, entry: FdbEntry) -> bool {
         let mut fdb = self.fdb.borrow_mut();
@@ -166,12 +168,8 @@ impl Tables for HostTables {
         room
     }
 
-    fn fdb_renew(&self, key: FdbKey, entry: FdbEntry) {
-        self.fdb.borrow_mut().entry(key).and_modify(|old| *old = entry);
-    }
-
-    fn fdb_move(&self, key: FdbKey, entry: FdbEntry) {
-        self.fdb_renew(key, entry);
+    fn fdb_replace(&self, key: FdbKey, old: FdbEntry, new: FdbEntry) {
+        assert_eq!(self.fdb.borrow_mut().insert(key, new), Some(old), "what was found a moment ago");
     }
 
     fn now(&self) -> Stamp {

@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod cases;
 pub mod controller;
 pub mod fabric;
+pub mod fdb;
 pub mod frame;
 pub mod fuzz;
 pub mod guest;

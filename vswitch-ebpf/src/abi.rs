@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::frame::MacAddr;
+use crate::{fdb::Shape, frame::MacAddr};
 
 /// Version of everything in this file; programs and pins of another version are never mixed.
 pub const ABI_VERSION: u32 = 1;
@@ -147,7 +147,7 @@ impl Interface {
     }
 }
 
-/// Key of the map `FDB`.
+/// What the FDB knows something of.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct FdbKey {
@@ -163,41 +163,13 @@ impl FdbKey {
     pub const fn word(self) -> u64 {
         self.mac.word() | (self.vlan as u64) << 48
     }
-}
 
-/// An entry of the FDB that a CPU has looked up lately: element of the per-CPU map `RECENT`, by [`Recent::element`].
-///
-/// Most frames are of few conversations. Comparing the last answer costs a tenth of a look-up in the hash.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Recent {
-    /// [`FdbKey::word`].
-    pub key: u64,
-    /// What the FDB said.
-    pub entry: FdbEntry,
-    /// What the map `CHANGES` said before the FDB was asked. Another number, and the answer may be another one.
-    pub changes: u64,
-    /// Until when it holds. An entry's age is in the FDB alone, where other CPUs renew it.
-    pub until: Stamp,
-}
-
-/// Elements of the map `RECENT` on each CPU: 16 KiB, half of what a CPU has at hand.
-pub const RECENT_MAX: u32 = 512;
-
-impl Recent {
-    /// Where the answer for a key is to be found: the product's high bits depend on all of the key's.
-    #[inline(always)]
-    pub const fn element(key: u64) -> u32 {
-        const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
-        (key.wrapping_mul(GOLDEN_RATIO) >> RECENT_MAX.leading_zeros().wrapping_add(u32::BITS).wrapping_add(1))
-            as u32
+    /// The key of that word.
+    pub const fn from_word(word: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = word.to_le_bytes();
+        Self { mac: MacAddr([a, b, c, d, e, f]), vlan: (word >> 48) as u16 }
     }
 }
-
-/// What userspace adds to the only element of the map `CHANGES` after it has changed the FDB or the ageing time. The dataplane
-/// adds 1 when an address moves. Userspace reads and writes, and may lose what the dataplane adds in between: so high that
-/// what it writes was there in no case before.
-pub const USERSPACE_CHANGE: u64 = 1 << 33;
 
 /// Key of the map `SOURCES`: a sender, and a port in source mode that lists it. With slot 0 the sender alone: some port
 /// lists it.
@@ -218,7 +190,7 @@ pub mod listed {
     pub const NODST: u32 = 1 << 1;
 }
 
-/// Value of the map `FDB`: one aligned word, so that a reader never sees the port of one store with the stamp of another.
+/// What the FDB knows of an address: one aligned word, so that a reader never sees the port of one store with the stamp of another.
 ///
 /// Bits 0 to 15: slot. Bits 16 to 23: [`fdb_flags`]. Bits 24 to 63: the [`Stamp`] of the last frame from the address.
 #[repr(transparent)]
@@ -386,11 +358,25 @@ pub struct Identity {
     pub tick: u32,
     /// CLOCK_MONOTONIC, in nanoseconds, at the stamp 0: long before the machine was started.
     pub epoch: i64,
+    /// [`Shape::secret`] of the FDB.
+    pub fdb_secret: u64,
+    /// [`Shape::max`] of the FDB.
+    pub fdb_max: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
+}
+
+impl Identity {
+    /// The shape of the FDB.
+    pub const fn fdb(&self) -> Shape {
+        Shape { max: self.fdb_max, secret: self.fdb_secret }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fdb::{Set, Way};
     use core::mem::{align_of, offset_of, size_of};
 
     /// The layout is a contract with pinned maps: whoever changes a number here raises `ABI_VERSION`.
@@ -405,7 +391,8 @@ mod tests {
         assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));
         assert_eq!((size_of::<Counters>(), offset_of!(Counters, drops)), (192, 64));
         assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (116, 96));
-        assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (32, 16));
+        assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (48, 16));
+        assert_eq!((size_of::<Set>(), offset_of!(Way, entry)), (128, 8));
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub fn decide(frame: &impl Frame, tables: &impl Tables, hook: Hook) -> Option<De
     facts.sender = header.source;
     let source = FdbKey { mac: header.source, vlan: 0 };
 
+    tables.fdb_ahead(FdbKey { mac: header.destination, vlan: 0 });
     let now = tables.now();
     let learned = learn(tables, &settings, &ingress, source, now);
     facts.origin = learned.origin;

@@ -70,7 +70,7 @@ pub fn learn(
     }
     let spoofed = Learned { origin: Origin { kind: OriginKind::Spoofed, ..Origin::FRESH }, ..nothing };
     let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
-    let Some(entry) = tables.fdb(source, now) else {
+    let Some(entry) = tables.fdb(source) else {
         let known = learns && tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
         let answer = if private && !known { spoofed } else { nothing };
         return Learned { fdb_full: learns && !known, ..answer };
@@ -136,9 +136,9 @@ fn update(
     let elsewhere = entry.slot() != ingress.slot || entry.flags() & fdb_flags::HOST != host;
     if elsewhere && !entry.has(fdb_flags::STICKY) {
         let kind = entry.flags() & !fdb_flags::HOST;
-        tables.fdb_move(source, FdbEntry::new(ingress.slot, kind | host, now));
+        tables.fdb_replace(source, entry, FdbEntry::new(ingress.slot, kind | host, now));
     } else if entry.age(now) >= u64::from(settings.refresh) {
-        tables.fdb_renew(source, FdbEntry::new(entry.slot(), entry.flags(), now));
+        tables.fdb_replace(source, entry, FdbEntry::new(entry.slot(), entry.flags(), now));
     }
 }
 

@@ -7,6 +7,7 @@
 #![deny(unsafe_code, missing_docs, clippy::indexing_slicing, clippy::panic, clippy::arithmetic_side_effects)]
 
 pub mod abi;
+pub mod fdb;
 pub mod frame;
 pub mod tables;
 

@@ -78,7 +78,7 @@ pub fn lookup(
         return behind(tables, settings.passthru, Place::Port);
     }
     let unknown = Destination::many(FloodKind::UnknownUnicast);
-    let Some(entry) = tables.fdb(FdbKey { mac, vlan: 0 }, now) else {
+    let Some(entry) = tables.fdb(FdbKey { mac, vlan: 0 }) else {
         return unknown;
     };
     let ages = !entry.has(fdb_flags::STATIC);

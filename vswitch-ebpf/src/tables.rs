@@ -16,8 +16,11 @@ pub trait Tables {
     /// Takes [`crate::abi::port_flags::DOWN`] from a port: it has just sent a frame.
     fn revive(&self, slot: u16);
 
-    /// The FDB's entry for an address. Its stamp may be older than the truth, but not so old that it has expired `now`.
-    fn fdb(&self, key: FdbKey, now: Stamp) -> Option<FdbEntry>;
+    /// The FDB's entry for an address.
+    fn fdb(&self, key: FdbKey) -> Option<FdbEntry>;
+
+    /// Says that the entry for an address will be asked for soon: a CPU that waits for one cache line can wait for another.
+    fn fdb_ahead(&self, key: FdbKey);
 
     /// What [`crate::abi::listed`] says of a sender and a port; 0: nothing.
     fn listed(&self, key: SourceKey) -> u32;
@@ -26,11 +29,8 @@ pub trait Tables {
     /// Returns whether there was room.
     fn fdb_insert(&self, key: FdbKey, entry: FdbEntry) -> bool;
 
-    /// Gives an entry that [`Tables::fdb`] found another stamp. If it is gone by now, it stays gone.
-    fn fdb_renew(&self, key: FdbKey, entry: FdbEntry);
-
-    /// Lets an entry that [`Tables::fdb`] found say something else. If it is gone by now, it stays gone.
-    fn fdb_move(&self, key: FdbKey, entry: FdbEntry);
+    /// Lets the entry `old`, which [`Tables::fdb`] found, say something else. If it is gone or another one by now, it stays so.
+    fn fdb_replace(&self, key: FdbKey, old: FdbEntry, new: FdbEntry);
 
     /// The time.
     fn now(&self) -> Stamp;

@@ -74,7 +74,7 @@ pub(crate) async fn release(
     netlink: &Netlink,
     which: impl Fn(FdbKey, FdbEntry) -> bool,
 ) -> Result<()> {
-    let all = dataplane.maps.fdb_all()?;
+    let all = dataplane.maps.fdb.all()?;
     let gone: Vec<_> = all.into_iter().filter(|(key, entry)| which(*key, *entry)).collect();
     let filtered: Vec<_> =
         gone.iter().filter(|(_, entry)| entry.has(fdb_flags::FILTERED)).map(|(key, _)| key.mac).collect();
@@ -82,7 +82,7 @@ pub(crate) async fn release(
         uplink::forget(dataplane, netlink, &filtered).await?;
     }
     for (key, _) in gone {
-        dataplane.maps.fdb_del(key)?;
+        dataplane.maps.fdb.del(key)?;
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ pub(crate) async fn release(
 /// Binds an address to a port for good: it is known before its first frame, and does not move.
 pub(crate) fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16, also: u8) -> Result<()> {
     let flags = fdb_flags::STATIC | fdb_flags::STICKY | also;
-    let there = dataplane.maps.fdb_get(key(mac))?;
+    let there = dataplane.maps.fdb.get(key(mac))?;
     // One that is bound already may be in the uplinks' filters, and must not forget it.
     if there.is_some_and(|entry| entry.slot() == slot && entry.flags() & !fdb_flags::FILTERED == flags) {
         return Ok(());
@@ -123,7 +123,7 @@ pub(crate) async fn bind_own(
 
 /// Fails if an address is bound to the host or to another port than `slot`.
 pub(crate) fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<()> {
-    let Some(entry) = dataplane.maps.fdb_get(key(mac))? else { return Ok(()) };
+    let Some(entry) = dataplane.maps.fdb.get(key(mac))? else { return Ok(()) };
     let owner = dataplane
         .members()?
         .into_iter()

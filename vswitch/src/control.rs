@@ -179,7 +179,7 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
     let slot = dataplane.member(ifname)?.slot;
     let key = FdbKey { mac, vlan };
     let flags = if is_static { fdb_flags::STATIC } else { 0 };
-    if let Some(entry) = dataplane.maps.fdb_get(key)? {
+    if let Some(entry) = dataplane.maps.fdb.get(key)? {
         changeable(key, entry)?;
         if entry_kind(entry) == EntryKind::Static {
             if is_static && entry.slot() == slot {
@@ -195,7 +195,7 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
     let entry = FdbEntry::new(slot, flags, dataplane.now());
     dataplane.maps.fdb_set(key, entry)?;
     // The dataplane may have refreshed the entry that it had just read: the user's word stands.
-    if dataplane.maps.fdb_get(key)?.is_some_and(|now| now.flags() != flags) {
+    if dataplane.maps.fdb.get(key)?.is_some_and(|now| now.flags() != flags) {
         dataplane.maps.fdb_set(key, entry)?;
     }
     Ok(())
@@ -206,11 +206,11 @@ pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
     let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let key = FdbKey { mac, vlan };
-    let Some(entry) = dataplane.maps.fdb_get(key)? else {
+    let Some(entry) = dataplane.maps.fdb.get(key)? else {
         bail!("fdb {mac}: no such entry (vswitch fdb show lists them)");
     };
     changeable(key, entry)?;
-    dataplane.maps.fdb_del(key)?;
+    dataplane.maps.fdb.del(key)?;
     Ok(())
 }
 
@@ -220,9 +220,9 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = ifname.map(|ifname| dataplane.member(ifname)).transpose()?.map(|member| member.slot);
     let mut removed = 0;
-    for (key, entry) in dataplane.maps.fdb_all()? {
+    for (key, entry) in dataplane.maps.fdb.all()? {
         let of_port = slot.is_none_or(|slot| slot == entry.slot());
-        if of_port && entry_kind(entry) == EntryKind::Learned && dataplane.maps.fdb_del(key)? {
+        if of_port && entry_kind(entry) == EntryKind::Learned && dataplane.maps.fdb.del(key)? {
             removed += 1;
         }
     }

@@ -36,7 +36,7 @@ pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
     let dataplane = open(scope)?;
     let members = dataplane.members()?;
     let now = dataplane.now();
-    let mut entries = dataplane.maps.fdb_all()?;
+    let mut entries = dataplane.maps.fdb.all()?;
     entries.sort_unstable_by_key(|(key, _)| *key);
     let views = entries.into_iter().map(|(key, entry)| {
         let kind = match entry_kind(entry) {
@@ -76,8 +76,8 @@ pub async fn show(scope: &Scope) -> Result<SwitchView> {
         name: dataplane.name.clone(),
         netns: scope.netns.clone(),
         ageing: u32::try_from(dataplane.seconds(settings.ageing.into())).unwrap_or(u32::MAX),
-        fdb_max: dataplane.maps.fdb_max(),
-        fdb_used: u32::try_from(dataplane.maps.fdb_all()?.len()).unwrap_or(u32::MAX),
+        fdb_max: dataplane.maps.fdb.max(),
+        fdb_used: u32::try_from(dataplane.maps.fdb.all()?.len()).unwrap_or(u32::MAX),
         // As it is: macvlan's rules have none, whatever is configured.
         host_access: vswitch_ebpf::policy::host_access(settings.flags),
         macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
@@ -98,7 +98,7 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
     let members = dataplane.members()?;
     let faults = all_faults(dataplane, &netlink, &members, &links).await;
     let config = dataplane.config()?;
-    let bound = dataplane.maps.fdb_all()?;
+    let bound = dataplane.maps.fdb.all()?;
     let views = members.iter().zip(config.ports).zip(faults).map(|((member, port), faults)| {
         let PortConfig {
             ifname,

@@ -76,7 +76,7 @@ pub(crate) async fn lost_filters(
     netlink: &Netlink,
     link: &Link,
 ) -> Result<Vec<MacAddr>> {
-    let mut ours = filters(&dataplane.maps.fdb_all()?);
+    let mut ours = filters(&dataplane.maps.fdb.all()?);
     if !ours.is_empty() {
         let there = netlink.fdb_self_list(link).await?;
         ours.retain(|mac| !there.contains(&mac.0));
@@ -164,7 +164,7 @@ async fn set_promiscuous(
 
 /// Enters the filters that are missing. What somebody else has entered stays theirs.
 async fn filter(dataplane: &mut Dataplane, netlink: &Netlink, link: &Link) -> Result<()> {
-    for (key, entry) in dataplane.maps.fdb_all()? {
+    for (key, entry) in dataplane.maps.fdb.all()? {
         let known = matches!(entry_kind(entry), EntryKind::Known | EntryKind::Derived);
         if !known || entry.has(fdb_flags::FILTERED) {
             continue;
@@ -185,7 +185,7 @@ async fn unfilter(
     link: &Link,
     which: impl Fn(MacAddr) -> bool,
 ) -> Result<()> {
-    for (key, entry) in dataplane.maps.fdb_all()? {
+    for (key, entry) in dataplane.maps.fdb.all()? {
         if entry.has(fdb_flags::FILTERED) && which(key.mac) {
             netlink.fdb_self_del(link, &key.mac.0).await?;
             let flags = entry.flags() & !fdb_flags::FILTERED;

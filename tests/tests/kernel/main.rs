@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
 mod budget;
+mod fdb;
 mod object;
-mod recent;
 mod run;
 
 use std::{

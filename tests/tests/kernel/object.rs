@@ -7,18 +7,22 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, xdp::DevMap},
     programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
-use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, Interface, Port, Settings, SourceKey, Stamp, USERSPACE_CHANGE,
+use vswitch_ebpf::{
+    abi::{Counters, FdbEntry, FdbKey, Interface, Port, Settings, SourceKey, Stamp},
+    fdb::{Set, Shape},
 };
 use vswitch_tests::{
     cases::FDB_MAX,
-    frame::Mac,
-    host_tables::{HostTables, header, ifindex, key},
+    fdb::fill,
+    host_tables::{HostTables, header, ifindex},
     model::Frame,
 };
 
 /// Slots with an interface in the test's namespace.
 pub(crate) const SLOTS: std::ops::RangeInclusive<u16> = 1..=8;
+
+/// Of the FDB under test.
+const FDB: Shape = Shape { max: FDB_MAX as u32, secret: 0x0123_4567_89ab_cdef };
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -51,11 +55,11 @@ pub(crate) struct Object {
     /// What is in `ports`, so that only what changes is written.
     put: BTreeMap<u16, Port>,
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
-    fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
-    changes: Array<MapData, u64>,
+    fdb: Array<MapData, Wire<Set>>,
+    fdb_used: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     counted: BTreeMap<u16, Counters>,
-    /// Entries that take room from the FDB: its size is fixed when the object is loaded.
+    /// Keys that are said to be in the FDB and are not: its size is fixed when the object is loaded.
     ballast: usize,
     // Held for the programs; every slot has its interface in it.
     _devmap: DevMap<MapData>,
@@ -76,9 +80,11 @@ impl Object {
     /// Loads the object, with each interface where the n-th probe finds it. They must exist: the devmap takes no other.
     pub(crate) fn load(probe: u32) -> Self {
         let path = path();
-        let room = FDB_MAX.try_into().unwrap();
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("FDB", room)
+            .map_max_entries("FDB", FDB.sets())
+            .override_global("FDB_MASK", &(FDB.sets() - 1), true)
+            .override_global("FDB_MAX", &FDB.max, true)
+            .override_global("FDB_SECRET", &FDB.secret, true)
             .load_file(&path)
             .unwrap_or_else(|error| panic!("load {}: {error:?}", path.display()));
         for name in [Program::Ingress.name(), Program::Egress.name(), "vswitch_clock"] {
@@ -103,7 +109,7 @@ impl Object {
             put: BTreeMap::new(),
             sources: take("SOURCES").try_into().unwrap(),
             fdb: take("FDB").try_into().unwrap(),
-            changes: take("CHANGES").try_into().unwrap(),
+            fdb_used: take("FDB_USED").try_into().unwrap(),
             counters: take("COUNTERS").try_into().unwrap(),
             ebpf,
             counted: BTreeMap::new(),
@@ -132,39 +138,27 @@ impl Object {
         for (key, listed) in &tables.sources {
             self.sources.insert(Wire(*key), listed, 0).unwrap();
         }
-        self.clear_fdb();
-        let ballast = FDB_MAX - tables.fdb_max;
-        for n in self.ballast..ballast {
-            self.fdb.insert(Wire(key(ballast_mac(n))), Wire(FdbEntry::default()), 0).unwrap();
-        }
-        for n in ballast..self.ballast {
-            self.fdb.remove(&Wire(key(ballast_mac(n)))).unwrap();
-        }
-        self.ballast = ballast;
+        self.ballast = FDB_MAX - tables.fdb_max;
+        self.set_fdb(&Fdb::new());
     }
 
     pub(crate) fn set_fdb(&mut self, fdb: &Fdb) {
-        self.set_fdb_untold(fdb);
-        self.changes.set(0, self.changes.get(&0, 0).unwrap() + USERSPACE_CHANGE, 0).unwrap();
-    }
-
-    /// As something else than vswitch would.
-    pub(crate) fn set_fdb_untold(&mut self, fdb: &Fdb) {
-        self.clear_fdb();
-        for (&key, &entry) in fdb {
-            self.fdb.insert(Wire(key), Wire(entry), 0).unwrap();
+        let mut sets = BTreeMap::new();
+        fill(&mut sets, FDB, fdb.iter().map(|(key, entry)| (*key, *entry)));
+        for number in 0..FDB.sets() {
+            let set = sets.get(&number).copied().unwrap_or_default();
+            if self.fdb.get(&number, 0).unwrap().0 != set {
+                self.fdb.set(number, Wire(set), 0).unwrap();
+            }
         }
-    }
-
-    fn clear_fdb(&mut self) {
-        for key in self.fdb().keys() {
-            self.fdb.remove(&Wire(*key)).unwrap();
-        }
+        self.fdb_used.set(0, (self.ballast + fdb.len()) as u64, 0).unwrap();
     }
 
     pub(crate) fn fdb(&self) -> Fdb {
-        let entries = self.fdb.iter().map(Result::unwrap).map(|(Wire(key), Wire(entry))| (key, entry));
-        entries.filter(|(key, _)| key.mac.0[..5] != ballast_mac(0)[..5]).collect()
+        let sets = self.fdb.iter().map(|set| set.unwrap().0);
+        let fdb: Fdb = sets.flat_map(|set| set.entries().collect::<Vec<_>>()).collect();
+        assert_eq!(self.fdb_used.get(&0, 0).unwrap(), (self.ballast + fdb.len()) as u64, "keys counted");
+        fdb
     }
 
     /// By slot, what was counted since the last call; slots that counted nothing are left out.
@@ -277,10 +271,6 @@ fn combine(a: &Counters, b: &Counters, with: fn(u64, u64) -> u64) -> Counters {
     let others: &[u64; size_of::<Counters>() / 8] = bytemuck::cast_ref(b);
     words.iter_mut().zip(others).for_each(|(word, other)| *word = with(*word, *other));
     all
-}
-
-fn ballast_mac(n: usize) -> Mac {
-    [6, 0, 0, 0, 0, n.try_into().unwrap()]
 }
 
 // Word offsets in `struct __sk_buff` and `struct xdp_md` (linux/bpf.h).

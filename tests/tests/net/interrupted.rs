@@ -280,7 +280,7 @@ fn upgrade_is_completed() {
     sweep_prepared(&site, &before, |site| drop(age(&site.bench.name)), "upgrade");
     let other = |site: &Site| {
         let older = age(&site.bench.name);
-        for (map, kind, value, entries) in [("FDB", "hash", 16, 65_536), ("COUNTERS", "array", 256, 1024)] {
+        for (map, kind, value, entries) in [("FDB", "array", 64, 16_384), ("COUNTERS", "array", 256, 1024)] {
             reshape(&site.bench.machine, &older, Shape { map, kind, value, entries });
         }
     };

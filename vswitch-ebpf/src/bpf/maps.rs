@@ -1,20 +1,21 @@
 //! The switch's state as BPF maps, and the decision's view of it.
 
 use aya_ebpf::{
-    bindings::{BPF_EXIST, BPF_NOEXIST},
+    bindings::BPF_F_MMAPABLE,
     helpers::bpf_jiffies64,
     macros::map,
     maps::{Array, DevMap, HashMap, PerCpuArray},
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, DEFAULT_FDB_MAX, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES,
-        Port, PortRecord, RECENT_MAX, Recent, SOURCES_MAX, Settings, SourceKey, Stamp, port_flags,
+        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
+        SOURCES_MAX, Settings, SourceKey, Stamp, port_flags,
     },
+    fdb::Set,
     tables::Tables,
 };
 
-use super::recent;
+use super::fdb;
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -27,9 +28,13 @@ pub(crate) static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
 #[map]
 pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
 
-/// Preallocated and with a limit. Not LRU, which would let one port evict everybody's entries.
+/// Userspace maps it into its memory, as a system call could not change a word of an element. The loader says how many sets.
 #[map]
-pub(crate) static FDB: HashMap<FdbKey, FdbEntry> = HashMap::with_max_entries(DEFAULT_FDB_MAX, 0);
+pub(crate) static FDB: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How many keys are in the FDB.
+#[map]
+pub(crate) static FDB_USED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The source lists of the ports in source mode. Userspace writes, the dataplane reads.
 #[map]
@@ -50,14 +55,6 @@ pub(crate) static RECORDS: Array<PortRecord> = Array::with_max_entries(MAX_PORTS
 /// Userspace's memory.
 #[map]
 pub(crate) static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
-
-/// What this CPU has lately heard from the FDB.
-#[map]
-pub(crate) static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(RECENT_MAX, 0);
-
-/// Another number whenever an answer of the FDB may have become another one.
-#[map]
-pub(crate) static CHANGES: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The maps, as the decision sees them.
 pub(crate) struct Maps;
@@ -95,11 +92,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fdb(&self, key: FdbKey, now: Stamp) -> Option<FdbEntry> {
-        match recent::get(key, now) {
-            Some(entry) => Some(entry),
-            None => recent::ask(key, now),
-        }
+    fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
+        fdb::get(key.word())
+    }
+
+    #[inline(always)]
+    fn fdb_ahead(&self, key: FdbKey) {
+        fdb::touch(key.word());
     }
 
     #[inline(always)]
@@ -110,22 +109,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn fdb_insert(&self, key: FdbKey, entry: FdbEntry) -> bool {
-        const E2BIG: i32 = 7;
-        FDB.insert(key, entry, u64::from(BPF_NOEXIST)) != Err(-E2BIG)
+        fdb::vswitch_fdb_insert(key.word(), entry.0) != 0
     }
 
     #[inline(always)]
-    fn fdb_renew(&self, key: FdbKey, entry: FdbEntry) {
-        // Not a store through a pointer: the element may be another address' by now. Gone is fine: the next frame
-        // learns again.
-        let _gone = FDB.insert(key, entry, u64::from(BPF_EXIST));
-        recent::forget(key);
-    }
-
-    #[inline(always)]
-    fn fdb_move(&self, key: FdbKey, entry: FdbEntry) {
-        let _gone = FDB.insert(key, entry, u64::from(BPF_EXIST));
-        recent::forget_all();
+    fn fdb_replace(&self, key: FdbKey, old: FdbEntry, new: FdbEntry) {
+        fdb::vswitch_fdb_replace(key.word(), old.0, new.0);
     }
 
     #[inline(always)]

@@ -44,14 +44,14 @@ pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) ->
 /// The host is reached by its uplink's address, whatever it is now.
 fn follow_address(dataplane: &mut Dataplane, slot: u16, address: FdbKey) -> Result<()> {
     let is_local = |entry: FdbEntry| entry.slot() == slot && entry_kind(entry) == EntryKind::Local;
-    if dataplane.maps.fdb_get(address)?.is_some_and(is_local) {
+    if dataplane.maps.fdb.get(address)?.is_some_and(is_local) {
         return Ok(());
     }
     let entry = FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now());
     dataplane.maps.fdb_set(address, entry)?;
-    for (key, entry) in dataplane.maps.fdb_all()? {
+    for (key, entry) in dataplane.maps.fdb.all()? {
         if is_local(entry) && key != address {
-            dataplane.maps.fdb_del(key)?;
+            dataplane.maps.fdb.del(key)?;
         }
     }
     Ok(())

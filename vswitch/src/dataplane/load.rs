@@ -8,6 +8,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier, Xdp},
     util::KernelVersion,
 };
+use vswitch_ebpf::fdb::Shape;
 
 use super::{clock::Clock, maps, pins::Pins, programs};
 use crate::{net::words, privileges::with_reserve};
@@ -29,13 +30,8 @@ const SCRUBBING_PEER: KernelVersion = KernelVersion::new(6, 15, 0);
 
 /// Loads the object: new maps, but those that are pinned already and checked, and new programs that use them. Pins all, and
 /// tells how its clock goes.
-pub(super) fn load_new(pins: &Pins, fdb_max: u32, pinned: &[&str]) -> Result<Clock> {
-    let mut loader = EbpfLoader::new();
-    loader.map_max_entries("FDB", fdb_max);
-    for name in pinned {
-        loader.map_pin_path(name, pins.map(name));
-    }
-    let mut ebpf = load(&mut loader, false)?;
+pub(super) fn load_new(pins: &Pins, fdb: Shape, pinned: &[&str]) -> Result<Clock> {
+    let mut ebpf = load(pins, fdb, pinned, false)?;
     for name in maps::names().filter(|name| !pinned.contains(name)) {
         let map = ebpf.map(name).ok_or_else(|| anyhow!("map {name}: not in the BPF object"))?;
         map.pin(pins.map(name)).with_context(|| format!("pin map {name}"))?;
@@ -56,30 +52,35 @@ pub(super) fn object_hash() -> u64 {
 }
 
 /// Loads the object's programs for the maps of a switch that is up.
-pub(super) fn load_again(pins: &Pins, fdb_max: u32, log_packets: bool) -> Result<aya::Ebpf> {
-    let mut loader = EbpfLoader::new();
-    loader.map_max_entries("FDB", fdb_max);
-    for name in maps::names() {
-        loader.map_pin_path(name, pins.map(name));
-    }
-    load(&mut loader, log_packets)
+pub(super) fn load_again(pins: &Pins, fdb: Shape, log_packets: bool) -> Result<aya::Ebpf> {
+    let all: Vec<_> = maps::names().collect();
+    load(pins, fdb, &all, log_packets)
 }
 
-fn load(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
+fn load(pins: &Pins, fdb: Shape, pinned: &[&str], log_packets: bool) -> Result<aya::Ebpf> {
     if OBJECT.is_empty() {
         bail!("this binary was built without its BPF object: build it with `cargo xtask build`");
     }
     if let Ok(version) = KernelVersion::current() {
         supported(version)?;
     }
-    with_reserve(|| load_object(loader, log_packets))
+    with_reserve(|| load_object(pins, fdb, pinned, log_packets))
 }
 
-fn load_object(loader: &mut EbpfLoader<'_>, log_packets: bool) -> Result<aya::Ebpf> {
+fn load_object(pins: &Pins, fdb: Shape, pinned: &[&str], log_packets: bool) -> Result<aya::Ebpf> {
+    let mask = fdb.sets() - 1;
     let log_packets: &u8 = if log_packets { &1 } else { &0 };
     let old_peer = KernelVersion::current().is_ok_and(|version| version < SCRUBBING_PEER);
     let peer_keeps_type: &u8 = if old_peer { &1 } else { &0 };
+    let mut loader = EbpfLoader::new();
+    for name in pinned {
+        loader.map_pin_path(name, pins.map(name));
+    }
     let mut ebpf = loader
+        .map_max_entries("FDB", fdb.sets())
+        .override_global("FDB_MASK", &mask, true)
+        .override_global("FDB_MAX", &fdb.max, true)
+        .override_global("FDB_SECRET", &fdb.secret, true)
         .override_global("LOG_PACKETS", log_packets, true)
         .override_global("PEER_KEEPS_TYPE", peer_keeps_type, true)
         .load(OBJECT)

@@ -7,12 +7,19 @@ use aya::maps::{
     Array, DevMap, HashMap, IterableMap as _, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
 };
 use bytemuck::{Pod, Zeroable};
-use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, HOST_SLOT, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port,
-    PortRecord, RECENT_MAX, Recent, SOURCES_MAX, Settings, SourceKey, Stamp, USERSPACE_CHANGE,
+use vswitch_ebpf::{
+    abi::{
+        Counters, FdbEntry, FdbKey, HOST_SLOT, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port,
+        PortRecord, SOURCES_MAX, Settings, SourceKey, Stamp,
+    },
+    fdb::Set,
 };
 
-use super::{pins::Pins, sys};
+use super::{
+    fdb::{self, Fdb, Full},
+    pins::Pins,
+    sys,
+};
 
 /// A value of the ABI as aya takes it: the one place where bytemuck's promise becomes aya's.
 #[repr(transparent)]
@@ -37,9 +44,7 @@ pub(crate) struct Maps {
     pub(crate) settings: Array<MapData, Wire<Settings>>,
     pub(crate) ports: Array<MapData, Wire<Port>>,
     interfaces: Array<MapData, Wire<Interface>>,
-    fdb: HashMap<MapData, Wire<FdbKey>, Wire<FdbEntry>>,
-    fdb_max: u32,
-    changes: Option<Array<MapData, u64>>,
+    pub(crate) fdb: Fdb,
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     bases: Option<Array<MapData, Wire<Counters>>>,
@@ -58,21 +63,28 @@ pub(super) struct Spec {
     value: u32,
     /// 0: the user's choice.
     entries: u32,
+    flags: u32,
     /// The first ABI version whose map of that name is this one, in layout and meaning. 0: all.
     pub(super) since: u32,
 }
 
 const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
-    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, since: 0 }
+    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags: 0, since: 0 }
 }
 
-const SPECS: [Spec; 11] = [
+/// An array that userspace maps into its memory.
+const fn shared<V>(name: &'static str, entries: u32) -> Spec {
+    Spec { flags: BPF_F_MMAPABLE, ..spec::<u32, V>(name, MapType::Array, entries) }
+}
+
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+const SPECS: [Spec; 10] = [
     spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
     spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
-    spec::<FdbKey, FdbEntry>("FDB", MapType::Hash, 0),
-    spec::<u32, Recent>("RECENT", MapType::PerCpuArray, RECENT_MAX),
-    spec::<u32, u64>("CHANGES", MapType::Array, 1),
+    shared::<Set>("FDB", 0),
+    shared::<u64>("FDB_USED", 1),
     spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     // struct bpf_devmap_val: ifindex and program.
@@ -100,27 +112,30 @@ impl Maps {
     /// Opens the pinned maps.
     pub(crate) fn open(pins: &Pins, access: Access) -> Result<Self> {
         let fdb = open(pins, "FDB", access)?;
-        let fdb_max = fdb.info().context("ask for the FDB's size")?.max_entries();
+        let identity: Array<_, Wire<Identity>> =
+            Array::try_from(Map::Array(open(pins, "IDENTITY", access)?))?;
+        let shape = identity.get(&0, 0).context("read the switch's identity")?.0.fdb();
+        let sets = fdb.info().context("ask for the FDB's size")?.max_entries();
+        if sets != shape.sets() {
+            bail!(
+                "its map FDB is not this build's (its number of entries is {sets} and not {})",
+                shape.sets()
+            );
+        }
         let private = access == Access::Write;
         let bases = pins.map(BASES).exists().then(|| open(pins, BASES, access)).transpose()?;
-        if private {
-            // Not ours to read, but programs that are loaded anew would use it.
-            open(pins, "RECENT", access)?;
-        }
         let open_private = |name| private.then(|| open(pins, name, access)).transpose();
         Ok(Self {
             settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
             ports: Array::try_from(Map::Array(open(pins, "PORTS", access)?))?,
             interfaces: Array::try_from(Map::Array(open(pins, "INTERFACES", access)?))?,
-            fdb: HashMap::try_from(Map::HashMap(fdb))?,
-            fdb_max,
-            changes: open_private("CHANGES")?.map(|map| Array::try_from(Map::Array(map))).transpose()?,
+            fdb: Fdb::new(fdb, open_private("FDB_USED")?, shape)?,
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
             records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
-            identity: Array::try_from(Map::Array(open(pins, "IDENTITY", access)?))?,
+            identity,
         })
     }
 
@@ -131,8 +146,7 @@ impl Maps {
 
     /// Replaces what holds for the whole switch.
     pub(crate) fn set_settings(&mut self, settings: Settings) -> Result<()> {
-        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")?;
-        self.fdb_changed()
+        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")
     }
 
     /// The port in a slot.
@@ -225,75 +239,27 @@ impl Maps {
         sys::delete(devmap.map().fd().as_fd(), &u32::from(slot)).context("stop XDP from delivering to a port")
     }
 
-    /// The most entries that the FDB holds.
-    pub(crate) fn fdb_max(&self) -> u32 {
-        self.fdb_max
-    }
-
-    /// The FDB's entry for a key.
-    pub(crate) fn fdb_get(&self, key: FdbKey) -> Result<Option<FdbEntry>> {
-        match self.fdb.get(&Wire(key), 0) {
-            Ok(entry) => Ok(Some(entry.0)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(err) => Err(err).context("read the FDB"),
-        }
-    }
-
-    /// All entries, in no order.
-    pub(crate) fn fdb_all(&self) -> Result<Vec<(FdbKey, FdbEntry)>> {
-        sys::entries(self.fdb.map().fd().as_fd(), self.fdb_max).context("read the FDB")
-    }
-
-    /// Adds or replaces an entry. Aged ones make room for it.
+    /// Adds or replaces an entry of the FDB. Aged ones make room for it.
     pub(crate) fn fdb_set(&mut self, key: FdbKey, entry: FdbEntry) -> Result<()> {
-        let is_full = |done: &Result<(), MapError>| match done {
-            Err(MapError::SyscallError(err)) => err.io_error.raw_os_error() == Some(libc::E2BIG),
-            Ok(()) | Err(_) => false,
-        };
-        let mut done = self.fdb.insert(Wire(key), Wire(entry), 0);
-        if is_full(&done) {
+        let mut done = self.fdb.set(key, entry)?;
+        if done == Err(Full) {
             self.fdb_sweep(entry.stamp())?;
-            done = self.fdb.insert(Wire(key), Wire(entry), 0);
+            done = self.fdb.set(key, entry)?;
         }
-        if is_full(&done) {
+        if done == Err(Full) {
             bail!(
                 "fdb {}: the FDB is full ({} entries): delete some (vswitch fdb flush) or start the switch with a larger --fdb-max",
                 key.mac,
-                self.fdb_max
+                self.fdb.max()
             );
         }
-        done.with_context(|| format!("fdb {}: write the entry", key.mac))?;
-        self.fdb_changed()
+        Ok(())
     }
 
     /// Removes entries past their ageing time. They do not forward any more; this makes room.
     pub(crate) fn fdb_sweep(&mut self, now: Stamp) -> Result<()> {
         let ageing = self.settings()?.ageing;
-        for (key, entry) in self.fdb_all()? {
-            // Read again: the address may have spoken since.
-            if entry.expired(now, ageing)
-                && self.fdb_get(key)?.is_some_and(|entry| entry.expired(now, ageing))
-            {
-                self.fdb_del(key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes an entry; returns whether there was one.
-    pub(crate) fn fdb_del(&mut self, key: FdbKey) -> Result<bool> {
-        match self.fdb.remove(&Wire(key)) {
-            Ok(()) => self.fdb_changed().map(|()| true),
-            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(err) => Err(err).with_context(|| format!("fdb {}: remove the entry", key.mac)),
-        }
-    }
-
-    /// Makes every CPU ask the FDB again.
-    pub(super) fn fdb_changed(&mut self) -> Result<()> {
-        let Some(changes) = &mut self.changes else { bail!("the switch is open for reading only") };
-        let before = changes.get(&0, 0).context("read the number of changes")?;
-        changes.set(0, before.wrapping_add(USERSPACE_CHANGE), 0).context("write the number of changes")
+        self.fdb.sweep(now, ageing)
     }
 
     /// All elements of the source lists, also those of slot 0.
@@ -347,6 +313,13 @@ pub(super) fn err_in(what: &str, err: io::Error) -> anyhow::Error {
     anyhow::Error::new(err).context(format!("read {what}"))
 }
 
+/// Says who a switch is, before anything else is known of it.
+pub(super) fn write_identity(pins: &Pins, identity: Identity) -> Result<()> {
+    let mut map: Array<_, Wire<Identity>> =
+        Array::try_from(Map::Array(open(pins, "IDENTITY", Access::Write)?))?;
+    map.set(0, Wire(identity), 0).context("write the switch's identity")
+}
+
 /// The identity alone, of a switch whose other maps may be gone.
 pub(crate) fn open_identity(pins: &Pins) -> Result<Identity> {
     let map: Array<_, Wire<Identity>> = Array::try_from(Map::Array(open(pins, "IDENTITY", Access::Write)?))?;
@@ -360,9 +333,9 @@ pub(crate) fn open_records(pins: &Pins) -> Result<Vec<(u16, PortRecord)>> {
 
 /// The FDB alone, of a switch whose other maps may be gone.
 pub(crate) fn open_fdb(pins: &Pins) -> Result<Vec<(FdbKey, FdbEntry)>> {
-    let fdb = open(pins, "FDB", Access::Write)?;
-    let max = fdb.info()?.max_entries();
-    Ok(sys::entries(fdb.fd().as_fd(), max)?)
+    let sets = open(pins, "FDB", Access::Write)?;
+    let count = sets.info()?.max_entries();
+    fdb::all(&sets, count)
 }
 
 fn used_records(map: &Array<MapData, Wire<PortRecord>>) -> Result<Vec<(u16, PortRecord)>> {
@@ -413,7 +386,7 @@ pub(super) fn check(spec: &Spec, info: &MapInfo) -> Result<(), String> {
             info.max_entries(),
             if spec.entries == 0 { info.max_entries() } else { spec.entries },
         ),
-        ("set of flags", info.map_flags() & !BPF_F_RDONLY_PROG, 0),
+        ("set of flags", info.map_flags() & !BPF_F_RDONLY_PROG, spec.flags),
     ] {
         if is != should {
             return Err(format!("its {what} is {is} and not {should}"));

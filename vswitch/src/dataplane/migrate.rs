@@ -9,12 +9,15 @@ use std::io;
 
 use anyhow::{Context as _, Result, bail};
 use bytemuck::Zeroable as _;
-use vswitch_ebpf::abi::{ABI_VERSION, Counters, FdbEntry, Identity, MAX_PORTS};
+use vswitch_ebpf::{
+    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, Identity, MAX_PORTS},
+    fdb::{Shape, WAYS, Way},
+};
 
 use super::{
     Dataplane,
     clock::Clock,
-    links, lives_here, load,
+    fdb, links, lives_here, load,
     maps::{self, Access, BASES, Maps, Spec},
     pins::Pins,
     programs,
@@ -97,6 +100,13 @@ fn survey(old: &Pins, from: u32) -> Result<Vec<Move>> {
         let shared = from >= spec.since && maps::check(spec, &map.info).is_ok();
         moves.push(Move { spec, old: map, shared });
     }
+    // They are one: how many keys the FDB holds, and where a key is in it.
+    let shape = identity(&moves)?.fdb();
+    let of_fdb = |step: &Move| step.spec.name.starts_with("FDB");
+    let whole = moves.iter().filter(|step| of_fdb(step) && step.shared).count() == 2
+        && shape.max != 0
+        && find(&moves, "FDB")?.old.info.max_entries() == shape.sets();
+    moves.iter_mut().filter(|step| of_fdb(step)).for_each(|step| step.shared = whole);
     Ok(moves)
 }
 
@@ -118,24 +128,73 @@ fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usi
         scratch.protect_map(step.spec.name)?;
     }
     let shared: Vec<_> = shared.iter().map(|step| step.spec.name).collect();
-    let Clock { tick, epoch } = load::load_new(scratch, find(moves, "FDB")?.old.info.max_entries(), &shared)?;
+    let shape = fdb_shape(moves)?;
+    let Clock { tick, epoch } = load::load_new(scratch, shape, &shared)?;
     let mut copied = Vec::new();
-    // Counters are carried when the old ones count no more. What CPUs remember of the FDB is nobody's loss.
-    let copies =
-        moves.iter().filter(|step| !step.shared && !["COUNTERS", "RECENT"].contains(&step.spec.name));
-    for step in copies {
+    // Counters are carried when the old ones count no more.
+    let apart = ["COUNTERS", "FDB", "FDB_USED"];
+    for step in moves.iter().filter(|step| !step.shared && !apart.contains(&step.spec.name)) {
         let (done, all) = copy(step, scratch)?;
         copied.push((step.spec.name, done, all));
     }
-    let mut maps = Maps::open(scratch, Access::Write)?;
-    let identity = maps.identity()?;
+    let mut identity = maps::open_identity(scratch)?;
     if identity.tick == 0 {
-        maps.set_identity(Identity { tick, epoch, ..identity })?;
+        (identity.tick, identity.epoch) = (tick, epoch);
+    }
+    (identity.fdb_max, identity.fdb_secret) = (shape.max, shape.secret);
+    maps::write_identity(scratch, identity)?;
+    let fdb = find(moves, "FDB")?;
+    if !fdb.shared {
+        let (done, all) = carry_fdb(&fdb.old, &mut Maps::open(scratch, Access::Write)?)?;
+        copied.push((fdb.spec.name, done, all));
     }
     Ok(copied)
 }
 
-/// Copies the elements that the new map has not, or not as new.
+/// The shape of the FDB, as it was or, where that is not known, for as many entries.
+fn fdb_shape(moves: &[Move]) -> Result<Shape> {
+    let before = identity(moves)?.fdb();
+    if before.max != 0 && before.secret != 0 {
+        return Ok(before);
+    }
+    let old = &find(moves, "FDB")?.old;
+    let entries = old.info.max_entries();
+    let is_hash = old.sizes().0 == size_of::<FdbKey>();
+    fdb::shape(if is_hash { entries } else { entries.saturating_mul(WAYS as u32 / 2) })
+}
+
+/// Copies the entries that the new FDB has not, or not as new. Returns how many of how many.
+fn carry_fdb(old: &RawMap, maps: &mut Maps) -> Result<(usize, usize)> {
+    let what = "copy map FDB";
+    let keys = old.keys().context(what)?;
+    let (mut done, mut all) = (0, 0);
+    for key in keys.chunks(old.sizes().0) {
+        let Some(value) = old.get(key).context(what)? else { continue };
+        for (key, entry) in fdb_entries(key, &value) {
+            let there = maps.fdb.get(key)?;
+            let newer = there.is_none_or(|there| entry.stamp() > there.stamp());
+            all += 1;
+            done += usize::from(!newer || maps.fdb.set(key, entry)?.is_ok());
+        }
+    }
+    Ok((done, all))
+}
+
+/// The entries in an element of an FDB: of a hash map, or of a table of sets with however many ways.
+fn fdb_entries(key: &[u8], value: &[u8]) -> Vec<(FdbKey, FdbEntry)> {
+    if key.len() == size_of::<FdbKey>() {
+        return vec![(
+            bytemuck::pod_read_unaligned(key),
+            bytemuck::pod_read_unaligned(&fit(value, size_of::<FdbEntry>())),
+        )];
+    }
+    let ways = value.chunks(size_of::<Way>()).map(|way| fit(way, size_of::<Way>()));
+    let ways = ways.map(|way| bytemuck::pod_read_unaligned::<Way>(&way));
+    let used = ways.filter(|way| way.key != 0 && way.entry != FdbEntry::default());
+    used.map(|way| (FdbKey::from_word(way.key), way.entry)).collect()
+}
+
+/// Copies the elements that the new map has not.
 fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
     let name = step.spec.name;
     let what = || format!("copy map {name}");
@@ -153,9 +212,7 @@ fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
         };
         let (key, value) = (fit(key, key_size), fit(&value, value_size));
         let there = new.get(&key).with_context(what)?;
-        let newer = there.is_none_or(|there| {
-            if name == "FDB" { stamp(&value) > stamp(&there) } else { there.iter().all(|byte| *byte == 0) }
-        });
+        let newer = there.is_none_or(|there| there.iter().all(|byte| *byte == 0));
         match newer.then(|| new.set(&key, &value)) {
             // Beyond the end of a smaller one.
             Some(Err(err)) if err.raw_os_error() == Some(libc::E2BIG) => {}
@@ -178,12 +235,11 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     await_readers();
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {
-            "FDB" => copy(step, scratch).map(|_| ())?,
+            "FDB" => carry_fdb(&step.old, &mut dataplane.maps).map(|_| ())?,
             "COUNTERS" => set_bases(old, scratch, &step.old)?,
             _ => {}
         }
     }
-    dataplane.maps.fdb_changed()?;
     if find(moves, "COUNTERS")?.shared && old.map(BASES).exists() {
         RawMap::open(&old.map(BASES))?.pin(&scratch.map(BASES))?;
         scratch.protect_map(BASES)?;
@@ -219,10 +275,6 @@ fn fit(bytes: &[u8], len: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.resize(len, 0);
     bytes
-}
-
-fn stamp(value: &[u8]) -> u64 {
-    bytemuck::pod_read_unaligned::<FdbEntry>(&fit(value, size_of::<FdbEntry>())).stamp()
 }
 
 /// Waits until no program runs any more that did when this was called: programs run as readers of RCU, and this is

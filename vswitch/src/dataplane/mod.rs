@@ -1,6 +1,7 @@
 //! The kernel's side of a switch: making it, opening it, taking it away.
 
 mod clock;
+mod fdb;
 pub(crate) mod hold;
 pub(crate) mod journal;
 pub(crate) mod links;
@@ -16,7 +17,10 @@ mod sys;
 use std::{error::Error, fmt, io};
 
 use anyhow::{Result, anyhow, bail};
-use vswitch_ebpf::abi::{ABI_VERSION, Identity, PortRecord, Stamp};
+use vswitch_ebpf::{
+    abi::{ABI_VERSION, Identity, PortRecord, Stamp},
+    fdb::Shape,
+};
 
 use clock::Clock;
 use links::Hook;
@@ -73,12 +77,14 @@ impl Dataplane {
 
     fn create_at(pins: &Pins, fdb_max: u32) -> Result<(Maps, Clock)> {
         pins.create()?;
-        let clock = load::load_new(pins, fdb_max, &[])?;
-        let mut maps = Maps::open(pins, Access::Write)?;
+        let shape = fdb::shape(fdb_max)?;
+        let clock = load::load_new(pins, shape, &[])?;
         let (netns_dev, netns_ino) = Netns::current()?.identity();
         let Clock { tick, epoch } = clock;
-        maps.set_identity(Identity { netns_dev, netns_ino, complete: 0, tick, epoch })?;
-        Ok((maps, clock))
+        let Shape { max: fdb_max, secret: fdb_secret } = shape;
+        let made = Identity { netns_dev, netns_ino, tick, epoch, fdb_max, fdb_secret, ..Identity::default() };
+        maps::write_identity(pins, made)?;
+        Ok((Maps::open(pins, Access::Write)?, clock))
     }
 
     /// Whether there is a switch of that name, whole or not.

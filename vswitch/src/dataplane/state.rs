@@ -193,13 +193,13 @@ impl Dataplane {
         let mut config = SwitchConfig {
             name: self.name.clone(),
             ageing: u32::try_from(self.clock.seconds(settings.ageing.into())).unwrap_or(u32::MAX),
-            fdb_max: self.maps.fdb_max(),
+            fdb_max: self.maps.fdb.max(),
             host_access: settings.flags & settings_flags::HOST_ACCESS != 0,
             macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
             ports: members.iter().map(port_config).collect::<Result<_>>()?,
             fdb: Vec::new(),
         };
-        let mut entries = self.maps.fdb_all()?;
+        let mut entries = self.maps.fdb.all()?;
         entries.sort_by_key(|(key, _)| *key);
         for (key, entry) in entries {
             let owner = members.iter().position(|member| member.slot == entry.slot());

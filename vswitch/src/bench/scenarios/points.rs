@@ -108,7 +108,7 @@ pub(super) fn points(scenario: &'static Scenario, options: &Options) -> Vec<Case
         "addresses" => pick(&[1, 100, 1000, 10_000, 100_000], &[1, 100_000])
             .into_iter()
             .map(|addresses| {
-                let terms = Terms { fdb_max: (4 * addresses).max(DEFAULT_FDB_MAX), ..plain };
+                let terms = Terms { fdb_max: (2 * addresses).max(DEFAULT_FDB_MAX), ..plain };
                 case(Some(addresses), frames(terms, small, addresses, 1), &[RATE], &[VswitchTc, Bridge])
             })
             .collect(),

@@ -1,0 +1,188 @@
+//! The FDB's words as the programs read and change them: what [`vswitch_ebpf::fdb`] says, with the kernel's atomics.
+//!
+//! What is rare is a global function to the verifier, which looks at it once and not after each path that leads to it.
+
+use core::{arch::asm, ptr};
+
+use aya_ebpf::Global;
+use vswitch_ebpf::{
+    abi::FdbEntry,
+    fdb::{WAYS, Way, places, second_is_better},
+};
+
+use super::maps::{FDB, FDB_USED};
+
+/// One less than the number of sets. Set by the loader, as the following two: read-only data, constants to the verifier.
+#[unsafe(no_mangle)]
+static FDB_MASK: Global<u32> = Global::new(0);
+
+/// The most entries that the FDB may hold.
+#[unsafe(no_mangle)]
+static FDB_MAX: Global<u32> = Global::new(1);
+
+/// What keys are multiplied by.
+#[unsafe(no_mangle)]
+static FDB_SECRET: Global<u64> = Global::new(1);
+
+/// The entry of a key.
+#[inline(always)]
+pub(crate) fn get(key: u64) -> Option<FdbEntry> {
+    let [first, second] = places(key, FDB_SECRET.load(), FDB_MASK.load());
+    let entry = match entry_in(first, key) {
+        Some(entry) => entry,
+        None => vswitch_fdb_second(second, key),
+    };
+    (entry != 0).then_some(FdbEntry(entry))
+}
+
+/// Makes the CPU fetch the line that a key is most likely in.
+#[inline(always)]
+pub(crate) fn touch(key: u64) {
+    let [first, _] = places(key, FDB_SECRET.load(), FDB_MASK.load());
+    if let Some(set) = FDB.get_ptr(first) {
+        read(set.cast());
+    }
+}
+
+/// What the second set says of a key; 0: nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn vswitch_fdb_second(set: u32, key: u64) -> u64 {
+    entry_in(set, key).unwrap_or(0)
+}
+
+/// What is known of a key, if the set has it.
+#[inline(always)]
+fn entry_in(set: u32, key: u64) -> Option<u64> {
+    each_way_of(set, &mut |way| {
+        if read(key_of(way)) != key {
+            return None;
+        }
+        let entry = read(entry_of(way));
+        // Userspace may have freed the way, and another CPU taken it, in between.
+        Some(if read(key_of(way)) == key { entry } else { 0 })
+    })
+}
+
+/// Adds an entry; 0 if there is no room. If another CPU was first, its entry stays.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn vswitch_fdb_insert(key: u64, entry: u64) -> i32 {
+    let Some(used) = FDB_USED.get_ptr_mut(0) else { return 0 };
+    if read(used) >= u64::from(FDB_MAX.load()) {
+        return 0;
+    }
+    let [first, second] = places(key, FDB_SECRET.load(), FDB_MASK.load());
+    let better = second_is_better(first_free(first), first_free(second));
+    let (set, other) = if better { (second, first) } else { (first, second) };
+    let done = each_way_of(set, &mut |way| {
+        // Most are another key's: seen without taking the cache line from other CPUs.
+        let there = match read(key_of(way)) {
+            0 => exchange(key_of(way), 0, key),
+            there => there,
+        };
+        if there == 0 {
+            if entry_in(other, key).is_some() {
+                // Another CPU was here at the same time.
+                write(key_of(way), 0);
+            } else {
+                write(entry_of(way), entry);
+                add(used, 1);
+            }
+        } else if there == key {
+            // Another CPU's, or one that lost its entry to somebody who was killed.
+            exchange(entry_of(way), 0, entry);
+        }
+        (there == 0 || there == key).then_some(())
+    });
+    i32::from(done.is_some())
+}
+
+#[inline(always)]
+fn first_free(set: u32) -> usize {
+    let mut number = 0;
+    each_way_of(set, &mut |way| {
+        let is_free = read(key_of(way)) == 0;
+        number += usize::from(!is_free);
+        is_free.then_some(())
+    });
+    number
+}
+
+/// Replaces the entry `old` of a key. If it is another one by now, it stays. Always 0: the verifier wants a value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn vswitch_fdb_replace(key: u64, old: u64, new: u64) -> i32 {
+    each_way(key, |way| {
+        let is_it = read(key_of(way)) == key;
+        if is_it {
+            exchange(entry_of(way), old, new);
+        }
+        is_it.then_some(())
+    });
+    0
+}
+
+/// Looks at the ways that a key may have, in the order in which they are taken, until one is what is looked for.
+#[inline(always)]
+fn each_way<T>(key: u64, mut look: impl FnMut(*mut Way) -> Option<T>) -> Option<T> {
+    let [first, second] = places(key, FDB_SECRET.load(), FDB_MASK.load());
+    match each_way_of(first, &mut look) {
+        Some(found) => Some(found),
+        None => each_way_of(second, &mut look),
+    }
+}
+
+#[inline(always)]
+fn each_way_of<T>(set: u32, look: &mut impl FnMut(*mut Way) -> Option<T>) -> Option<T> {
+    let first: *mut Way = FDB.get_ptr_mut(set)?.cast();
+    for number in 0..WAYS {
+        // SAFETY: a set is an array of so many ways.
+        let found = look(unsafe { first.add(number) });
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn key_of(way: *mut Way) -> *mut u64 {
+    // SAFETY: no memory is touched; the pointer is to an element of a map, which is never freed.
+    unsafe { &raw mut (*way).key }
+}
+
+#[inline(always)]
+fn entry_of(way: *mut Way) -> *mut u64 {
+    // SAFETY: as above; an entry is one word.
+    unsafe { (&raw mut (*way).entry).cast() }
+}
+
+#[inline(always)]
+fn read(word: *const u64) -> u64 {
+    // SAFETY: an aligned word of a map's element, which is never freed; others change it as a whole.
+    unsafe { ptr::read_volatile(word) }
+}
+
+#[inline(always)]
+fn write(word: *mut u64, value: u64) {
+    // SAFETY: as in `read`.
+    unsafe { ptr::write_volatile(word, value) }
+}
+
+/// Replaces a word that is `old`. Returns what it was. Assembly, for Rust knows no atomics of BPF.
+#[inline(always)]
+fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+    let found;
+    // SAFETY: as in `read`; what is expected and what was found is in r0 (BPF_CMPXCHG, Linux 5.12).
+    unsafe {
+        asm!("r0 = cmpxchg_64({} + 0, r0, {})", in(reg) word, in(reg) new, inout("r0") old => found, options(nostack));
+    }
+    found
+}
+
+#[inline(always)]
+fn add(word: *mut u64, value: u64) {
+    // SAFETY: as in `read`.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) value, options(nostack)) };
+}

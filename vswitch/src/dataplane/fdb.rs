@@ -1,0 +1,215 @@
+//! The FDB as userspace reads and changes it: by system calls to read, and word by word in shared memory to change, as no
+//! system call changes a word of an element while the programs change another.
+
+use std::{
+    os::fd::AsFd as _,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, IterableMap as _, Map, MapData};
+use memmap2::{MmapOptions, MmapRaw};
+use vswitch_ebpf::{
+    abi::{FdbEntry, FdbKey, Stamp},
+    fdb::{Set, Shape, WAYS, Way, second_is_better},
+};
+
+use super::{maps::Wire, sys};
+
+/// The FDB of a switch.
+pub(crate) struct Fdb {
+    sets: Array<MapData, Wire<Set>>,
+    shape: Shape,
+    /// Where it may be changed.
+    shared: Option<Shared>,
+}
+
+/// The maps `FDB` and `FDB_USED` as this process and the programs share them.
+struct Shared {
+    sets: MmapRaw,
+    used: MmapRaw,
+}
+
+/// There is no room for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Fdb {
+    /// Of maps that have been compared with what this build means, and have as many elements as the shape says. `used` where
+    /// it is to be changed.
+    pub(super) fn new(sets: MapData, used: Option<MapData>, shape: Shape) -> Result<Self> {
+        let shared = used.map(|used| Shared::new(&sets, &used, shape)).transpose();
+        let shared = shared.context("map the FDB into memory")?;
+        Ok(Self { sets: Array::try_from(Map::Array(sets))?, shape, shared })
+    }
+
+    /// How large it is, and how its addresses are spread.
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The most entries that it holds.
+    pub(crate) fn max(&self) -> u32 {
+        self.shape.max
+    }
+
+    /// The entry of a key.
+    pub(crate) fn get(&self, key: FdbKey) -> Result<Option<FdbEntry>> {
+        for set in self.shape.places(key.word()) {
+            let set = self.sets.get(&set, 0).context("read the FDB")?.0;
+            if let Some((_, entry)) = set.entries().find(|(there, _)| *there == key) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn all(&self) -> Result<Vec<(FdbKey, FdbEntry)>> {
+        all(self.sets.map(), self.shape.sets())
+    }
+
+    /// Adds or replaces an entry.
+    pub(super) fn set(&mut self, key: FdbKey, entry: FdbEntry) -> Result<Result<(), Full>> {
+        let shared = self.shared()?;
+        let word = key.word();
+        loop {
+            if let Some(way) = shared.find(self.shape, word) {
+                way.entry.store(entry.0, Ordering::Release);
+                return Ok(Ok(()));
+            }
+            if shared.used().load(Ordering::Relaxed) >= u64::from(self.shape.max) {
+                return Ok(Err(Full));
+            }
+            let [first, second] = self.shape.places(word).map(|set| shared.ways_of(set));
+            let better = second_is_better(first_free(first), first_free(second));
+            let (set, other) = if better { (second, first) } else { (first, second) };
+            let Some(way) = set.get(first_free(set)) else { return Ok(Err(Full)) };
+            if way.key.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // Somebody learned an address a moment ago: maybe this one.
+                continue;
+            }
+            if other.iter().any(|way| way.key.load(Ordering::Acquire) == word) {
+                way.key.store(0, Ordering::Release);
+                continue;
+            }
+            way.entry.store(entry.0, Ordering::Release);
+            shared.used().fetch_add(1, Ordering::Relaxed);
+            return Ok(Ok(()));
+        }
+    }
+
+    /// Removes an entry; returns whether there was one.
+    pub(crate) fn del(&mut self, key: FdbKey) -> Result<bool> {
+        let shared = self.shared()?;
+        let mut any = false;
+        while let Some(way) = shared.find(self.shape, key.word()) {
+            any |= way.entry.swap(0, Ordering::AcqRel) != 0;
+            way.free(shared.used());
+        }
+        Ok(any)
+    }
+
+    /// Removes entries past their ageing time, and counts the keys anew: whoever was killed between two steps has left a key
+    /// without an entry, or a wrong count.
+    pub(super) fn sweep(&mut self, now: Stamp, ageing: u32) -> Result<()> {
+        let shared = self.shared()?;
+        let used = shared.used();
+        let before = used.load(Ordering::Acquire);
+        let (mut keys, mut freed) = (0, 0);
+        for set in 0..self.shape.sets() {
+            for way in shared.ways_of(set) {
+                let (key, entry) = (way.key.load(Ordering::Acquire), way.entry.load(Ordering::Acquire));
+                if key == 0 {
+                    continue;
+                }
+                keys += 1;
+                let aged = FdbEntry(entry).expired(now, ageing) || entry == 0;
+                // Not if the address has spoken since.
+                let gone =
+                    aged && way.entry.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+                if gone {
+                    way.free(used);
+                    freed += 1;
+                }
+            }
+        }
+        // Only where nobody has learned meanwhile is it known who counts wrong.
+        let (is, should) = (before.wrapping_sub(freed), keys - freed);
+        if is != should {
+            let _learned = used.compare_exchange(is, should, Ordering::AcqRel, Ordering::Acquire);
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> Result<&Shared> {
+        self.shared.as_ref().context("the switch is open for reading only")
+    }
+}
+
+/// The shape of a new FDB.
+pub(super) fn shape(max: u32) -> Result<Shape> {
+    let secret = getrandom::u64().context("choose a secret for the FDB")? | 1;
+    Ok(Shape { max, secret })
+}
+
+/// All entries of an FDB whose shape is lost, too.
+pub(super) fn all(sets: &MapData, count: u32) -> Result<Vec<(FdbKey, FdbEntry)>> {
+    let sets = sys::entries::<u32, Set>(sets.fd().as_fd(), count).context("read the FDB")?;
+    Ok(sets.iter().flat_map(|(_, set)| set.entries().collect::<Vec<_>>()).collect())
+}
+
+/// [`Way`], as others change it at the same time.
+#[repr(C)]
+struct SharedWay {
+    key: AtomicU64,
+    entry: AtomicU64,
+}
+
+const _: () = assert!(size_of::<SharedWay>() == size_of::<Way>());
+
+impl SharedWay {
+    /// Of a key whose entry is 0.
+    fn free(&self, used: &AtomicU64) {
+        self.key.store(0, Ordering::Release);
+        used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn first_free(set: &[SharedWay]) -> usize {
+    set.iter().position(|way| way.key.load(Ordering::Acquire) == 0).unwrap_or(WAYS)
+}
+
+impl Shared {
+    fn new(sets: &MapData, used: &MapData, shape: Shape) -> Result<Self> {
+        let map = |map: &MapData, bytes| MmapOptions::new().len(bytes).map_raw(&map.fd().as_fd());
+        Ok(Self {
+            sets: map(sets, shape.sets() as usize * size_of::<Set>())?,
+            used: map(used, size_of::<u64>())?,
+        })
+    }
+
+    fn used(&self) -> &AtomicU64 {
+        // SAFETY: the mapping begins at a page, holds this word, lives as long as `self`, and is changed by atomic operations
+        // alone: ours and the programs'.
+        unsafe { &*self.used.as_ptr().cast::<AtomicU64>() }
+    }
+
+    /// The ways of a set of the shape that the mapping was made for.
+    fn ways_of(&self, set: u32) -> &[SharedWay] {
+        let at = set as usize * size_of::<Set>();
+        assert!(at + size_of::<Set>() <= self.sets.len(), "a set within the table");
+        // SAFETY: within the mapping, as was just compared, which begins at a page and lives as long as `self`; words that
+        // others change by atomic operations alone. `SharedWay` has the layout of `Way`.
+        unsafe { std::slice::from_raw_parts(self.sets.as_ptr().add(at).cast(), WAYS) }
+    }
+
+    /// The ways that a key may have, in the order in which they are taken.
+    fn ways(&self, shape: Shape, key: u64) -> impl Iterator<Item = &SharedWay> {
+        shape.places(key).into_iter().flat_map(|set| self.ways_of(set))
+    }
+
+    fn find(&self, shape: Shape, key: u64) -> Option<&SharedWay> {
+        self.ways(shape, key).find(|way| way.key.load(Ordering::Acquire) == key)
+    }
+}
