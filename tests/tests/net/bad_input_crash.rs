@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vswitch_tests::{patience::patience, require, require::Need, topo::Netns, vswitch};
+use vswitch_tests::{
+    controller::AT_ONCE, hosts::until, patience::patience, require, require::Need, topo::Netns, vswitch,
+};
 
 use crate::bad_input::{Bench, NEEDS, same};
 
@@ -38,7 +40,9 @@ fn single_pins_removed() {
     require!(NEEDS);
     let (bench, there) = (Bench::new(), Netns::new("there"));
     let before = bench.state();
-    for map in ["COUNTERS", "DEVMAP", "FDB", "IDENTITY", "INTERFACES", "PORTS", "SETTINGS", "SOURCES"] {
+    for map in
+        ["COUNTERS", "DEVMAP", "FDB", "FDB_USED", "IDENTITY", "INTERFACES", "PORTS", "SETTINGS", "SOURCES"]
+    {
         whole(&bench, &there);
         fs::remove_file(bench.pins().join("maps").join(map)).unwrap();
         let line = format!("its map {map} is missing");
@@ -62,7 +66,11 @@ fn single_pins_removed() {
         ("4-in", "vswitch_in", "w0"),
     ] {
         whole(&bench, &there);
+        // The kernel detaches in the background what nobody holds any more.
+        let attached = || bench.state().matches(" program ").count();
+        let whole = attached();
         fs::remove_file(bench.pins().join("links").join(link)).unwrap();
+        until("it is detached", AT_ONCE, || attached() < whole);
         found_and_taken_away(
             &bench,
             &before,
