@@ -86,7 +86,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let guard = guard::Guard::start(&prefix(), options.pair.as_ref())?;
     // The generator, and with it the switch that its soft interrupts run, has this CPU for itself.
     cpus::pin(cpus::generator_cpu())?;
-    let mut generator = Generator::new(options.pair.is_some())?;
+    let mut generator = Generator::new(&unique_name(), options.pair.is_some())?;
     calibrate(&mut generator)?;
     let mut report = Report::new(options, machine);
     let all = cases.len();
