@@ -88,8 +88,7 @@ impl Frames {
     pub(super) fn send(&self, generator: &mut Generator, count: u32) -> Result<(f64, Ledger)> {
         let before = self.counters()?;
         let took = generator.send(&self.load, count)?.as_secs_f64().max(1e-6);
-        let after = self.settled()?;
-        let ledger = self.ledger(count, &before, &after);
+        let ledger = self.settled(count, &before)?;
         let copies = u64::from(self.copies.max(1));
         let done = if self.copies == 0 {
             u64::from(count).saturating_sub(ledger.drops.get(RING).copied().unwrap_or_default())
@@ -158,17 +157,15 @@ impl Frames {
         })
     }
 
-    /// The counters once they stand still.
-    fn settled(&self) -> Result<Counted> {
+    /// Where the frames went, once each has arrived somewhere.
+    fn settled(&self, count: u32, before: &Counted) -> Result<Ledger> {
         let deadline = Instant::now() + PATIENCE;
-        let mut last = Snapshot::take(self.receiver())?;
         loop {
-            thread::sleep(Duration::from_millis(2));
-            let now = Snapshot::take(self.receiver())?;
-            if now.0 == last.0 || Instant::now() > deadline {
-                return self.counters();
+            let ledger = self.ledger(count, before, &self.counters()?);
+            if ledger.unaccounted == 0 || Instant::now() > deadline {
+                return Ok(ledger);
             }
-            last = now;
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::UdpSocket,
     os::fd::AsFd as _,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -58,12 +58,18 @@ impl Udp {
 impl Trial for Udp {
     fn run(&mut self, _generator: &mut Generator, time: Duration) -> Result<Run> {
         let before = Counted::take(&self.rival)?;
+        // Known before the receiver is told that the sender has ended.
+        let all = AtomicU64::new(u64::MAX);
         let ((sent, took), received) = both(
-            || self.send(time),
+            || {
+                let sent = self.send(time)?;
+                all.store(sent.0, Ordering::Release);
+                Ok(sent)
+            },
             |done| {
                 let (mut received, mut last) = (0, Instant::now());
                 let mut datagram = [0; 2 * DATAGRAM];
-                loop {
+                while received < all.load(Ordering::Acquire) {
                     match self.to.recv(&mut datagram) {
                         Ok(_) => {
                             received += 1;
@@ -73,13 +79,14 @@ impl Trial for Udp {
                             if !done.load(Ordering::Acquire) {
                                 last = Instant::now();
                             } else if last.elapsed() > QUIET {
-                                return Ok(received);
+                                break;
                             }
                             pause();
                         }
                         Err(error) => return Err(error).context("receive a datagram"),
                     }
                 }
+                Ok(received)
             },
         )?;
         let mut ledger = Ledger { sent, received, ..Ledger::default() };
