@@ -17,8 +17,6 @@ use vswitch_tests::{
 };
 
 const TINY: [&str; 6] = ["bench", "--quick", "--seconds", "0.01", "--runs", "1"];
-/// What goes through sockets has several short runs for one.
-const SOCKETS: [&str; 4] = ["tcp", "udp", "latency", "vepa"];
 /// How long cleaning up may take after an interruption.
 const CLEAN: Duration = Duration::from_secs(15);
 
@@ -108,12 +106,11 @@ fn a_short_bench_accounts_for_every_frame_and_leaves_nothing() {
         assert_eq!(row["unaccounted"], 0, "{row}");
         assert!(row["median"].as_f64().is_some_and(|value| value > 0.0), "{row}");
         let rounds = row["values"].as_array().map_or(0, Vec::len);
-        let of_sockets = SOCKETS.contains(&row["scenario"].as_str().unwrap());
-        assert!(if of_sockets { rounds > 1 } else { rounds == 1 }, "{row}");
+        assert!(rounds > 0, "{row}");
         assert_accounted(row);
-        // One round proves nothing, and the report says so.
+        // Few rounds prove nothing, and the report says so.
         let compared = row["to_bridge"].is_number() && row["contestant"] != "bridge";
-        assert!(of_sockets || row["inconclusive"] == compared, "{row}");
+        assert!(rounds >= 5 || row["inconclusive"] == compared, "{row}");
     }
     let text = fs::read_to_string(&page).unwrap();
     fs::remove_file(&page).unwrap();

@@ -20,9 +20,9 @@ use super::{
 /// Frames a second beyond which a figure is a mistake, and would make the next run endless.
 const MOST: f64 = 3e7;
 /// The shortest run.
-const LEAST: u32 = 1 << 12;
+const LEAST: u32 = 1 << 8;
 /// How many frames show how fast a contestant is.
-const WARM_UP: u32 = 1 << 14;
+const WARM_UP: u32 = 1 << 12;
 /// How long frames may be on their way after the last was sent.
 const PATIENCE: Duration = Duration::from_millis(500);
 

@@ -56,7 +56,7 @@ impl Machine {
             "vswitch-xdp switches tx checksumming of the far ends off, as XDP ports need".to_owned(),
             "bridge: STP and multicast snooping off; ageing 300 s for all that learn".to_owned(),
             "frame sizes count the 4 bytes of checksum that end a frame on a wire".to_owned(),
-            "runs in alternation, forwards and backwards; a warm-up run is not counted; sockets have many short runs"
+            "in a run they take turns of 5 to 20 ms, forwards and backwards; a warm-up round is not counted"
                 .to_owned(),
             "what the distance of the two CPUs decides, how long a cache line takes there and back, is of rounds at one distance; JSON has it as cpu_distance"
                 .to_owned(),

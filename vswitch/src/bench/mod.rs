@@ -118,24 +118,23 @@ fn measure_case(
         let trial = case.make(&unique_name(), contestant, generator, None)?;
         lanes.push(Lane { trial: Some(trial), ..Lane::new(contestant, case) });
     }
-    let (runs, time) = case.pace(options);
+    let (rounds, time) = case.pace(options);
     let mut distances = Vec::new();
-    for run in 0..=runs {
+    // The first shows how fast each is, and warms it up.
+    for round in 0..=rounds {
         // A machine that warms up or has other work meets all alike: each in turn, and every other time backwards.
         let mut order: Vec<_> = lanes.iter_mut().collect();
-        if run % 2 == 1 {
+        if round % 2 == 1 {
             order.reverse();
         }
-        if case.between_cpus() && run > 0 {
+        if case.between_cpus() && round > 0 {
             distances.push(distance::now()?);
         }
+        progress(&format!("round {round}/{rounds}"));
         for lane in order {
-            progress(&format!("{} run {run}/{runs}", lane.contestant));
-            // The first shows how fast it is, and warms it up.
-            let time = if run == 0 { time.mul_f64(0.1).max(sockets::SLICE) } else { time };
             let Some(trial) = &mut lane.trial else { continue };
             let found = trial.run(generator, time).with_context(|| lane.contestant.name())?;
-            lane.note(found, run > 0);
+            lane.note(found, round > 0);
         }
     }
     let (distance, here) = distance::common(&distances);

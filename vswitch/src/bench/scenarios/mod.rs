@@ -15,9 +15,17 @@ use super::{
     lab::{Lab, far},
     learning::Learning,
     measure::Trial,
-    sockets::{Latency, MORE, SLICE, SLICE_OF_TRIPS, Tcp, Udp},
+    sockets::{Latency, Tcp, Udp},
 };
 use points::points;
+
+/// How long a contestant is measured at a time: those that take turns this fast meet the same machine. Half of it scatters twice
+/// as much, the double no less.
+const TURN: Duration = Duration::from_millis(5);
+/// Of round trips: two thousand or so, so that a hundredth of them is more than a handful.
+const TURN_OF_TRIPS: Duration = Duration::from_millis(20);
+/// Of new addresses, each.
+const TURN_OF_ADDRESS: Duration = Duration::from_micros(1);
 
 /// What is measured of a contestant in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,17 +162,17 @@ impl Case {
         matches!(self.kind, Kind::Tcp { .. } | Kind::Udp { .. } | Kind::Latency)
     }
 
-    /// How many runs of which length. What goes through sockets has many short ones.
+    /// How many rounds of turns, and how long a turn is: a run is cut into turns. What scatters by the clock on the wall has more.
     pub(super) fn pace(&self, options: &Options) -> (u32, Duration) {
-        let slice = match self.kind {
-            Kind::Frames { .. } | Kind::Learning { .. } => {
-                return (options.runs, Duration::from_secs_f64(options.seconds));
-            }
-            Kind::Tcp { .. } | Kind::Udp { .. } => SLICE,
-            Kind::Latency => SLICE_OF_TRIPS,
+        let (turn, times) = match self.kind {
+            Kind::Frames { .. } => (TURN, 1),
+            Kind::Learning { addresses } => (TURN_OF_ADDRESS * addresses, 1),
+            Kind::Udp { .. } => (TURN, 1),
+            Kind::Tcp { .. } => (TURN, 4),
+            Kind::Latency => (TURN_OF_TRIPS, 8),
         };
-        let slices = MORE + (options.seconds / slice.as_secs_f64()) as u32;
-        (options.runs * slices, slice)
+        let turns = f64::from(times) * options.seconds / turn.as_secs_f64();
+        (options.runs * turns.round().max(1.0) as u32, turn)
     }
 
     /// A contestant in a lab of its own, or in a shared one, ready to be measured.

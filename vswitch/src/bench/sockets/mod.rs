@@ -31,13 +31,6 @@ pub(super) use latency::Latency;
 pub(super) use tcp::{BUFFER, Tcp};
 pub(super) use udp::Udp;
 
-/// Length of a run of bulk transfers: contestants that take turns this fast meet the same machine.
-pub(super) const SLICE: Duration = Duration::from_millis(10);
-/// A run of round trips: two thousand or so, so that a hundredth of them is more than a handful.
-pub(super) const SLICE_OF_TRIPS: Duration = Duration::from_millis(20);
-/// How many of them a run of frames is worth, beyond those that find room in its time: sockets are noisier.
-pub(super) const MORE: u32 = 5;
-
 const DATAGRAM: usize = 16;
 /// How long the first answers may take, and what is on its way.
 const QUIET: Duration = Duration::from_millis(50);
