@@ -22,6 +22,8 @@ use points::points;
 /// How long a contestant is measured at a time: those that take turns this fast meet the same machine. Half of it scatters twice
 /// as much, the double no less.
 const TURN: Duration = Duration::from_millis(5);
+/// Of bulk transfers, by the clock on the wall.
+const TURN_OF_BYTES: Duration = Duration::from_millis(10);
 /// Of round trips: two thousand or so, so that a hundredth of them is more than a handful.
 const TURN_OF_TRIPS: Duration = Duration::from_millis(20);
 /// Of new addresses, each.
@@ -168,7 +170,7 @@ impl Case {
             Kind::Frames { .. } => (TURN, 1),
             Kind::Learning { addresses } => (TURN_OF_ADDRESS * addresses, 1),
             Kind::Udp { .. } => (TURN, 1),
-            Kind::Tcp { .. } => (TURN, 4),
+            Kind::Tcp { .. } => (TURN_OF_BYTES, 2),
             Kind::Latency => (TURN_OF_TRIPS, 8),
         };
         let turns = f64::from(times) * options.seconds / turn.as_secs_f64();
