@@ -14,6 +14,11 @@ pub(crate) fn progress(switch: &str, wrong: &str) {
     tell(&[NotifyState::Watchdog, NotifyState::Status(&status(switch, wrong))]);
 }
 
+/// The controller could not see to the ports. If that stays so, the manager may try with another one.
+pub(crate) fn stuck(switch: &str, why: &str) {
+    tell(&[NotifyState::Status(&status(switch, why))]);
+}
+
 /// The controller ends, and the switch goes on.
 pub(crate) fn stopping(switch: &str) {
     let status = format!("switch {switch}: forwards without a controller");

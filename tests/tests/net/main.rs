@@ -53,3 +53,4 @@ mod service;
 mod traffic;
 mod traffic_speed;
 mod traffic_tap;
+mod waits;

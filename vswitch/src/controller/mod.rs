@@ -172,8 +172,7 @@ impl<'a> Controller<'a> {
             let all = news.all;
             let mut done = logged.and(self.rounds(news).await);
             if all {
-                let wrong: Vec<_> = self.wrong.values().flatten().cloned().collect();
-                service::progress(&self.scope.switch, &wrong.join("\n"));
+                self.report(&done);
             }
             if sweep {
                 let within = sweep::sweep(&mut self.dataplane);
@@ -208,6 +207,15 @@ impl<'a> Controller<'a> {
         news.slots.extend(seen.loose);
         // Tried again, as far as their pauses are over.
         news.slots.extend(self.wrong.keys());
+    }
+
+    /// Tells the service manager how a look at everything went: one that failed is no progress.
+    fn report(&self, done: &Result<()>) {
+        let wrong: Vec<_> = self.wrong.values().flatten().cloned().collect();
+        match done {
+            Ok(()) => service::progress(&self.scope.switch, &wrong.join("\n")),
+            Err(err) => service::stuck(&self.scope.switch, &format!("{err:#}")),
+        }
     }
 
     fn told_once(&mut self, done: Result<()>) {

@@ -33,6 +33,10 @@ impl Controller<'_> {
             return Ok(News::default());
         }
         let _lock = Lock::change(&self.scope.switch)?;
+        if self.lock.is_dismissed() {
+            // While it waited the switch went, or went over to another ABI: no pin of it may come back.
+            return Ok(News::default());
+        }
         if !self.dataplane.is_complete()? {
             // Somebody is at it, or was interrupted: whoever brings that to its end ends this controller, too.
             recover(&self.scope.switch).await?;

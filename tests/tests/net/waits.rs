@@ -1,0 +1,115 @@
+//! What does a controller do while somebody else has the switch, and after that?
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use vswitch_tests::{
+    controller::{AT_ONCE, Controller},
+    hosts::until,
+    require, vswitch,
+};
+
+use crate::bad_input::{Bench, NEEDS};
+
+/// Longer than a round waits for the lock.
+const LOCKED: Duration = Duration::from_secs(12);
+
+/// The right to change the switch, as a command has it.
+fn lock(bench: &Bench) -> File {
+    let file = File::open(Path::new("/run/vswitch").join(&bench.name).join("lock")).unwrap();
+    // SAFETY: the descriptor is open; flock takes no pointers.
+    assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }, 0);
+    file
+}
+
+/// A service manager that listens.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(name: &str) -> Self {
+        let path = Path::new("/tmp").join(format!("{name}.notify"));
+        let socket = UnixDatagram::bind(&path).unwrap();
+        Self { socket, path }
+    }
+
+    /// A controller with this manager, which wants to hear of it once a second.
+    fn start(&self, bench: &Bench) -> Controller {
+        let mut command = vswitch::command(&bench.machine, &bench.name, "run");
+        command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "1000000");
+        let controller = Controller::of(command);
+        controller.await_line("controller is running");
+        controller
+    }
+
+    /// What was said within that time.
+    fn hears(&self, within: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(within)).unwrap();
+        let mut buffer = [0; 4096];
+        match self.socket.recv(&mut buffer) {
+            Ok(len) => Some(String::from_utf8_lossy(&buffer[..len]).into_owned()),
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => None,
+            Err(err) => panic!("{err}"),
+        }
+    }
+
+    fn hears_of_progress(&self) {
+        until("there is progress", AT_ONCE, || {
+            self.hears(AT_ONCE).is_some_and(|said| said.contains("WATCHDOG=1"))
+        });
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn a_round_that_failed_is_no_progress() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    let manager = Manager::new(&bench.name);
+    bench.run("up h1 h2");
+    let controller = manager.start(&bench);
+    manager.hears_of_progress();
+    let locked = lock(&bench);
+    let said = loop {
+        let said = manager.hears(LOCKED).expect("the round has failed");
+        if said.contains("is changing it") {
+            break said;
+        }
+    };
+    assert!(said.contains("STATUS=") && !said.contains("WATCHDOG"), "{said}");
+    drop(locked);
+    manager.hears_of_progress();
+    drop(controller);
+    bench.run("down");
+}
+
+/// Such as by an upgrade to another ABI, which leaves the old one's pins to nobody.
+#[test]
+fn a_switch_that_went_while_the_controller_waited_stays_gone() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up h1 h2");
+    let mut controller = Controller::start(&bench.machine, &bench.name, "");
+    let locked = lock(&bench);
+    controller.signal(libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
+    let (pins, run) = (bench.pins(), Path::new("/run/vswitch").join(&bench.name));
+    fs::remove_dir_all(&pins).unwrap();
+    fs::remove_file(run.join("run")).unwrap();
+    drop(locked);
+    assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
+    assert!(!pins.exists(), "{:?}", controller.lines());
+    assert!(controller.lines().iter().any(|line| line.contains("is gone")), "{:?}", controller.lines());
+}
