@@ -18,6 +18,9 @@ const STAY: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
 const RESERVE: [Capability; 3] =
     [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_PERFMON];
 
+/// What finding and entering a far end's namespace takes.
+const LOOK: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
+
 /// Up to here the sysctl unprivileged_bpf_disabled forbids reading pinned maps too (c8644cd0efe7, Linux 5.19).
 const READING_IS_FREE: KernelVersion = KernelVersion::new(5, 19, 0);
 
@@ -34,9 +37,18 @@ pub(crate) fn may_change() -> Result<()> {
 
 /// For a command that only reads, once its switch is open: it gives up everything.
 pub(crate) fn only_read() -> Result<()> {
+    give_up_all_but(&reading(), &CapsHashSet::new())
+}
+
+/// For a command that reads, and looks at what is outside the maps too: at far ends, and in which namespaces they are.
+pub(crate) fn only_look() -> Result<()> {
+    give_up_all_but(&reading(), &LOOK.into_iter().collect())
+}
+
+fn reading() -> CapsHashSet {
     let free = KernelVersion::current().is_ok_and(|version| version >= READING_IS_FREE);
     let kept = if free { None } else { Some(Capability::CAP_BPF) };
-    give_up_all_but(&kept.into_iter().collect(), &CapsHashSet::new())
+    kept.into_iter().collect()
 }
 
 /// For a controller, once its switch is as it shall be.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use vswitch_ebpf::abi::ABI_VERSION;
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
@@ -15,7 +16,7 @@ use vswitch_tests::{
     lab::{Lab, OUTSIDE, Outside, STATION_IF},
     require,
     require::{NAMESPACES, Need},
-    topo::Netns,
+    topo::{Netns, expect_success},
     vswitch::{self, Vswitch},
 };
 
@@ -52,6 +53,19 @@ fn a_command_that_only_reads_gives_up_every_privilege() {
     let child = command.stdout(Stdio::null()).spawn().expect("start vswitch stats");
     let child = Killed(child);
     until("it has given up all", AT_ONCE, || capabilities(&child.0) == [NOTHING, NOTHING]);
+}
+
+/// The far end is in another namespace, which takes privileges to look into.
+#[test]
+fn the_faults_of_far_ends_are_told() {
+    require!(NAMESPACES);
+    require!(&[Need::Tool("ethtool")]);
+    let hosts = hosts();
+    expect_success(hosts.netns("b").command("ethtool").args(["-K", STATION_IF, "tx", "on"]), None);
+    let fault = "is no longer made ready: tx-checksumming of the peer off";
+    let port = &hosts.lab.member("b").port;
+    assert_eq!(hosts.json(&format!("port show {port}"))[0]["faults"], json!([fault]));
+    assert_eq!(hosts.json("show")[0]["faults"], json!([format!("{port}: {fault}")]));
 }
 
 #[test]
