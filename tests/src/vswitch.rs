@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
+use vswitch_ebpf::abi::ABI_VERSION;
 
 use crate::{
     fabric::{Knob, Mode, Switch},
@@ -58,6 +59,11 @@ pub fn filters(netns: &Netns, ifname: &str) -> Vec<(&'static str, u64)> {
         found.extend(ids.map(|id| (hook, id)));
     }
     found
+}
+
+/// Where a switch of this build has its pins.
+pub fn pins(name: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf/vswitch").join(format!("v{ABI_VERSION}")).join(name)
 }
 
 /// A name that no other switch of this machine has.

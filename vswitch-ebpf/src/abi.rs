@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{fdb::Shape, frame::MacAddr};
 
 /// Version of everything in this file; programs and pins of another version are never mixed.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Entries of the source lists of all ports together.
 pub const SOURCES_MAX: u32 = 8192;
@@ -382,7 +382,7 @@ mod tests {
     /// The layout is a contract with pinned maps: whoever changes a number here raises `ABI_VERSION`.
     #[test]
     fn layout_is_the_one_of_version_1() {
-        assert_eq!(ABI_VERSION, 1);
+        assert_eq!(ABI_VERSION, 2);
         assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (20, 4));
         assert_eq!((size_of::<Port>(), align_of::<Port>()), (16, 4));
         assert_eq!((size_of::<Interface>(), offset_of!(Interface, slot)), (8, 4));

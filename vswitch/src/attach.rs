@@ -226,6 +226,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
     if peer_is_elsewhere(link) {
         flags |= port_flags::PEER;
     }
+    dataplane.maps.set_present(slot, link.ifindex)?;
     dataplane.maps.set_port(slot, Port { ifindex: link.ifindex, mtu: link.mtu, flags, ..member.port })?;
     dataplane.maps.set_slot(link.ifindex, slot)?;
     dataplane.refresh_settings()?;
@@ -264,6 +265,7 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
     let there = unhook(&dataplane.pins, netlink, slot, &member.record).await?;
     dataplane.maps.set_port(slot, Port { ifindex: 0, ..member.port })?;
     dataplane.maps.clear_devmap(slot)?;
+    dataplane.maps.clear_present(slot)?;
     if member.record.ifindex != 0 {
         dataplane.maps.clear_slot(member.record.ifindex)?;
     }

@@ -14,7 +14,10 @@ use std::{
 };
 
 use proptest::test_runner::TestCaseError;
-use vswitch_ebpf::abi::{PROBES, SWITCHED_MARK, Stamp};
+use vswitch_ebpf::{
+    abi::{PROBES, SWITCHED_MARK, Stamp},
+    verdict::DropReason,
+};
 use vswitch_tests::{
     cases::{Case, PLAIN, Step, case, runner},
     frame::{BROADCAST, MULTICAST, Mac, UNKNOWN},
@@ -26,7 +29,7 @@ use vswitch_tests::{
 };
 
 use object::{Object, Program, SLOTS};
-use run::{Run, TC_NEXT, TC_REDIRECT, XDP_PASS, XDP_REDIRECT};
+use run::{Run, TC_DROP, TC_NEXT, XDP_PASS, XDP_REDIRECT};
 
 /// One unit of a case's time, in stamps: two seconds. A run that takes half of it is void.
 const UNIT: Stamp = 2000;
@@ -117,9 +120,9 @@ fn clones_for_an_uplink_pass_its_own_hook_unseen() {
     });
 }
 
-/// The kernel empties a slot of the devmap when its interface goes; whatever is left is for tc to do.
+/// The kernel empties a slot of the device maps when its interface goes; XDP leaves what is left to tc.
 #[test]
-fn xdp_hands_over_to_tc_uncounted_when_the_devmap_has_no_interface() {
+fn what_is_for_an_interface_that_is_gone_is_counted_once_and_goes_nowhere() {
     require!(&needs());
     in_namespace(|mut object| {
         let model = Model {
@@ -145,8 +148,10 @@ fn xdp_hands_over_to_tc_uncounted_when_the_devmap_has_no_interface() {
         assert!(gone.success());
         assert_eq!(object.run(Program::Xdp, 1, &frame, 0).code, XDP_PASS);
         assert!(object.counted().is_empty());
-        assert_eq!(object.run(Program::Ingress, 1, &frame, 0).code, TC_REDIRECT);
-        assert_eq!(object.counted().len(), 2);
+        assert_eq!(object.run(Program::Ingress, 1, &frame, 0).code, TC_DROP);
+        let counted = object.counted();
+        let drops = counted.values().map(|counters| counters.drops[DropReason::PortDown as usize]);
+        assert_eq!(drops.collect::<Vec<_>>(), [1], "{counted:?}");
     });
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct Object {
     /// Keys that are said to be in the FDB and are not: its size is fixed when the object is loaded.
     ballast: usize,
     // Held for the programs; every slot has its interface in it.
-    _devmap: DevMap<MapData>,
+    _devmaps: [DevMap<MapData>; 2],
 }
 
 /// Names the object under test.
@@ -96,12 +96,12 @@ impl Object {
 
         let mut take = |name| ebpf.take_map(name).unwrap_or_else(|| panic!("no map {name}"));
         let mut interfaces = Array::<_, Wire<Interface>>::try_from(take("INTERFACES")).unwrap();
-        let mut devmap = DevMap::try_from(take("DEVMAP")).unwrap();
+        let mut devmaps = ["DEVMAP", "PRESENT"].map(|name| DevMap::try_from(take(name)).unwrap());
         for slot in SLOTS {
             let element = Interface::element(ifindex(slot), probe);
             let interface = Interface { ifindex: ifindex(slot), slot: u32::from(slot) };
             interfaces.set(element, Wire(interface), 0).unwrap();
-            devmap.set(u32::from(slot), ifindex(slot), None, 0).unwrap();
+            devmaps.iter_mut().for_each(|map| map.set(u32::from(slot), ifindex(slot), None, 0).unwrap());
         }
         Self {
             settings: take("SETTINGS").try_into().unwrap(),
@@ -114,7 +114,7 @@ impl Object {
             ebpf,
             counted: BTreeMap::new(),
             ballast: 0,
-            _devmap: devmap,
+            _devmaps: devmaps,
         }
     }
 

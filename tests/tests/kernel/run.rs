@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(crate) const TC_NEXT: i32 = -1;
-const TC_DROP: i32 = 2;
+pub(crate) const TC_DROP: i32 = 2;
 pub(crate) const TC_REDIRECT: i32 = 7;
 const XDP_DROP: i32 = 1;
 pub(crate) const XDP_PASS: i32 = 2;

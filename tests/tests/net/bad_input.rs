@@ -112,7 +112,7 @@ impl Bench {
     }
 
     pub(crate) fn pins(&self) -> PathBuf {
-        Path::new(&format!("/sys/fs/bpf/vswitch/v{}", vswitch_ebpf::abi::ABI_VERSION)).join(&self.name)
+        vswitch::pins(&self.name)
     }
 
     pub(crate) fn locks(&self) -> PathBuf {

@@ -40,9 +40,18 @@ fn single_pins_removed() {
     require!(NEEDS);
     let (bench, there) = (Bench::new(), Netns::new("there"));
     let before = bench.state();
-    for map in
-        ["COUNTERS", "DEVMAP", "FDB", "FDB_USED", "IDENTITY", "INTERFACES", "PORTS", "SETTINGS", "SOURCES"]
-    {
+    for map in [
+        "COUNTERS",
+        "DEVMAP",
+        "FDB",
+        "FDB_USED",
+        "IDENTITY",
+        "INTERFACES",
+        "PORTS",
+        "PRESENT",
+        "SETTINGS",
+        "SOURCES",
+    ] {
         whole(&bench, &there);
         fs::remove_file(bench.pins().join("maps").join(map)).unwrap();
         let line = format!("its map {map} is missing");

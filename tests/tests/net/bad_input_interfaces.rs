@@ -76,7 +76,7 @@ fn one_with_somebody_elses_xdp_program() {
     // The program of a switch without ports is as foreign as any.
     let other = vswitch::unique_name();
     vswitch::run(&bench.machine, &other, "up");
-    let program = format!("/sys/fs/bpf/vswitch/v1/{other}/programs/vswitch_xdp");
+    let program = vswitch::pins(&other).join("programs/vswitch_xdp").display().to_string();
     bench.machine.ip(&format!("link set h5 xdpdrv pinned {program}"));
     let link: Value = serde_json::from_str(&bench.machine.ip("-d -j link show h5")).unwrap();
     let id = &link[0]["xdp"]["prog"]["id"];

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -13,7 +12,7 @@ use std::{
 use serde_json::Value;
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
-    frame::{Mac, colons, seq_of, to},
+    frame::{Mac, colons, to},
     hosts::{Hosts, finish_ping, until},
     lab::{Lab, Outside},
     require,
@@ -22,6 +21,8 @@ use vswitch_tests::{
     vswitch::{self, Vswitch},
     wire::{Ear, Station},
 };
+
+use crate::strangers::{Stranger, heard};
 
 /// Namespaces that come and go; `VSWITCH_CHURN=500` for the campaign.
 const NAMESPACES_IN_ALL: usize = 60;
@@ -40,12 +41,6 @@ struct Guest {
     port: String,
     mac: Mac,
     ear: Station,
-}
-
-/// What was made in the place of a port's interface, with its index.
-struct Stranger {
-    ear: Station,
-    _netns: Netns,
 }
 
 impl Guest {
@@ -67,7 +62,7 @@ impl Guest {
     }
 
     /// Goes, in one of the ways in which ports go.
-    fn go(self, hosts: &Hosts<Vswitch>, controller: &Controller, number: usize) -> (usize, Option<Stranger>) {
+    fn go(self, hosts: &Hosts<Vswitch>, number: usize) -> (usize, Option<Stranger>) {
         let heard = self.check();
         let Self { netns, port, .. } = self;
         let switch = &hosts.lab.switch;
@@ -80,43 +75,18 @@ impl Guest {
                 drop(self.ear);
                 drop(netns);
             }
-            // The interface is deleted, or moves to another namespace, and a stranger is given its index.
+            // The interface is deleted, or moves to another namespace, and a stranger is given its index before
+            // anybody has noticed.
             way => {
                 let (index, away) = (switch.ifindex(&port), Netns::new("away"));
-                let gone = format!("\"{port}\": the interface is gone");
-                controller.tells(&gone, AT_ONCE, || {
-                    let move_it = format!("link set {port} netns {}", away.name());
-                    switch.ip(&if way == 2 { format!("link del {port}") } else { move_it });
-                });
+                let move_it = format!("link set {port} netns {}", away.name());
+                switch.ip(&if way == 2 { format!("link del {port}") } else { move_it });
                 stranger = Some(Stranger::new(switch, index));
             }
         }
         hosts.vswitch(&format!("port del {port}"));
         (heard, stranger)
     }
-}
-
-impl Stranger {
-    fn new(switch: &Netns, index: u32) -> Self {
-        let netns = Netns::new("stranger");
-        let add = format!("link add s{index} index {index} type veth peer name eth0 netns {}", netns.name());
-        let up = format!("link set s{index} up");
-        switch.ip_all([add, up]);
-        netns.ip("link set eth0 up");
-        let ear = Station::new("stranger", &netns, "eth0", mac(0), Ear::Tap);
-        Self { ear, _netns: netns }
-    }
-}
-
-/// The destinations of the frames of ours that have come.
-fn heard(ear: &Station) -> Vec<Mac> {
-    let mut heard = Vec::new();
-    while let Some(arrival) = ear.receive() {
-        if seq_of(&arrival.bytes).is_some() {
-            heard.push(arrival.bytes[..6].try_into().unwrap());
-        }
-    }
-    heard
 }
 
 #[test]
@@ -141,14 +111,14 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
                     guests.insert(number, Guest::new(&hosts, number, &mut took));
                 }
                 if let Some(guest) = number.checked_sub(AT_A_TIME).and_then(|first| guests.remove(&first)) {
-                    let (heard, stranger) = guest.go(&hosts, &controller, number);
+                    let (heard, stranger) = guest.go(&hosts, number);
                     to_guests += heard;
                     strangers.extend(stranger);
                 }
                 thread::sleep(PERIOD.saturating_sub(start.elapsed()));
             }
             for stranger in &strangers {
-                let heard = heard(&stranger.ear);
+                let heard = stranger.heard();
                 assert!(heard.is_empty(), "a stranger received frames for {heard:x?}");
             }
             strangers.len()
@@ -193,14 +163,14 @@ fn send_to_all(hosts: &Hosts<Vswitch>, all: usize, stop: &AtomicBool) -> usize {
 
 /// What a port leaves traces in: the number of elements that are in use of each map, and of links.
 fn left(hosts: &Hosts<Vswitch>) -> BTreeMap<String, usize> {
-    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
+    let pins = vswitch::pins(&hosts.switch.name);
     let mut left = BTreeMap::new();
     left.insert("links".to_owned(), fs::read_dir(pins.join("links")).unwrap().count());
     // Of those that were learned, some may have been forgotten.
     let fdb = hosts.json("fdb show");
     let told = fdb.as_array().unwrap().iter().filter(|entry| entry["type"] != "learned").count();
     left.insert("FDB".to_owned(), told);
-    for map in ["PORTS", "RECORDS", "INTERFACES", "DEVMAP", "SOURCES"] {
+    for map in ["PORTS", "RECORDS", "INTERFACES", "DEVMAP", "PRESENT", "SOURCES"] {
         let mut command = Command::new("bpftool");
         let text = expect_success(
             command.args(["-j", "map", "dump", "pinned"]).arg(pins.join("maps").join(map)),
@@ -213,42 +183,4 @@ fn left(hosts: &Hosts<Vswitch>) -> BTreeMap<String, usize> {
         left.insert(map.to_owned(), json.as_array().unwrap().iter().filter(is_used).count());
     }
     left
-}
-
-/// An index that is used again by a stranger, and nobody who has told the switch but its controller.
-#[test]
-fn a_stranger_with_the_index_of_a_deleted_port_receives_nothing() {
-    require!(NAMESPACES);
-    let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
-    let controller = Controller::start(&hosts.lab.switch, &hosts.switch.name, "");
-    let (switch, b) = (&hosts.lab.switch, hosts.lab.member("b"));
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let a = hosts.lab.member("a");
-            let station = Station::new("a", &a.netns, "eth0", a.mac, Ear::Stack(0));
-            let frame = to(b.mac).bytes(b.mac, a.mac, 1);
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                station.send(&frame);
-                sent += 1;
-                thread::sleep(Duration::from_micros(200));
-            }
-            sent
-        });
-        let index = switch.ifindex("h1");
-        controller.tells("\"h1\": the interface is gone", AT_ONCE, || drop(switch.ip("link del h1")));
-        let stranger = Stranger::new(switch, index);
-        thread::sleep(Duration::from_millis(300));
-        let heard = heard(&stranger.ear).len();
-        stop.store(true, Ordering::Relaxed);
-        let sent = sender.join().unwrap();
-        assert!(sent > 100, "{sent} frames sent");
-        assert_eq!(heard, 0, "of {sent} frames for b");
-    });
-    let shown = vswitch::json(switch, &hosts.switch.name, "port show h1");
-    assert_eq!(shown[0]["state"], "missing");
-    // What was learned there went with it: a frame for b is flooded, and to no stranger.
-    let fdb = hosts.json("fdb show");
-    assert!(fdb.as_array().unwrap().iter().all(|row| row["ifname"] != "h1"), "{fdb}");
 }

@@ -146,7 +146,7 @@ const OBJECT: &[Need] = &[Need::FileIn("VSWITCH_BPF_OBJECT")];
 
 /// Does `round` so often, under load, and looks after each.
 fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
-    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
+    let pins = vswitch::pins(&hosts.switch.name);
     let before = objects(&pins);
     let first = counters(hosts);
     let mut last = first.clone();
@@ -201,7 +201,7 @@ fn an_upgrade_costs_no_frame() {
     require!(NAMESPACES);
     require!(OBJECT);
     let hosts = hosts();
-    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
+    let pins = vswitch::pins(&hosts.switch.name);
     let other = OtherBuild::new();
     let entries = |hosts: &Hosts<Vswitch>| hosts.json("fdb show").as_array().expect("rows").len();
     let known = entries(&hosts);

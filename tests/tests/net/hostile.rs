@@ -48,7 +48,7 @@ pub(crate) fn all_reach_all(hosts: &Hosts<Vswitch>) {
 }
 
 fn pins(hosts: &Hosts<Vswitch>) -> PathBuf {
-    Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name)
+    vswitch::pins(&hosts.switch.name)
 }
 
 fn detach(link: &Path) {
@@ -261,7 +261,7 @@ impl<'a> Foreign<'a> {
     fn new(hosts: &'a Hosts<Vswitch>) -> Self {
         let name = vswitch::unique_name();
         vswitch::run(&hosts.lab.switch, &name, "up");
-        let program = Path::new("/sys/fs/bpf/vswitch/v1").join(&name).join("programs/vswitch_xdp");
+        let program = vswitch::pins(&name).join("programs/vswitch_xdp");
         Self { hosts, name, program }
     }
 

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -33,7 +32,7 @@ fn export(hosts: &Hosts<Vswitch>) -> String {
 
 /// The kernel's numbers of the switch's links: another number is another link, and frames passed in between.
 fn links(hosts: &Hosts<Vswitch>) -> Vec<(String, u64)> {
-    let dir = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("links");
+    let dir = vswitch::pins(&hosts.switch.name).join("links");
     let mut links: Vec<_> = fs::read_dir(dir)
         .expect("the switch's links")
         .flatten()

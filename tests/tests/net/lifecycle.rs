@@ -17,7 +17,7 @@ use vswitch_tests::{
     require,
     require::{NAMESPACES, Need},
     topo::{Netns, expect_success},
-    vswitch::{Vswitch, filters},
+    vswitch::{self, Vswitch, filters},
 };
 
 /// More than any of these tests takes; a ping that is not ended by then ends itself.
@@ -157,7 +157,7 @@ fn down_leaves_nothing() {
     let during = traces(lab);
     assert_ne!(before, during, "XDP on a veth needs its far end prepared, and ports were made");
     assert!(during[0].contains("web0") && during[0].contains("vm0"), "{}", during[0]);
-    let pins = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name);
+    let pins = vswitch::pins(&hosts.switch.name);
     let ids = ids(&pins);
     let filters =
         || -> usize { [UPLINK, "h0", "h1"].iter().map(|ifname| filters(&lab.switch, ifname).len()).sum() };

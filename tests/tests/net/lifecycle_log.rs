@@ -1,6 +1,6 @@
 //! Does `run --log-packets` tell of every frame, and cost nothing where it is not asked for?
 
-use std::{fs, path::Path, process::Command, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use serde_json::Value;
 use vswitch_tests::{
@@ -10,7 +10,7 @@ use vswitch_tests::{
     require,
     require::{NAMESPACES, Need},
     topo::expect_success,
-    vswitch::{Vswitch, filters},
+    vswitch::{self, Vswitch, filters},
 };
 
 const PROGRAMS: [&str; 3] = ["vswitch_in", "vswitch_out", "vswitch_xdp"];
@@ -27,7 +27,7 @@ fn run(hosts: &Hosts<Vswitch>, args: &str) -> Controller {
 /// What the program that is attached to each port is, as the kernel numbers it, and its instructions' bytes after the
 /// verifier has removed what can never run.
 fn attached(hosts: &Hosts<Vswitch>) -> Vec<(String, u64)> {
-    let links = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("links");
+    let links = vswitch::pins(&hosts.switch.name).join("links");
     let mut sizes = Vec::new();
     let size = |id: u64| {
         let program = bpftool(&["prog", "show", "id", &id.to_string()]);
@@ -47,7 +47,7 @@ fn attached(hosts: &Hosts<Vswitch>) -> Vec<(String, u64)> {
 
 /// The same of the programs that new ports will have.
 fn pinned(hosts: &Hosts<Vswitch>) -> Vec<u64> {
-    let dir = Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("programs");
+    let dir = vswitch::pins(&hosts.switch.name).join("programs");
     let size = |name: &str| bpftool(&["prog", "show", "pinned", dir.join(name).to_str().unwrap()]);
     PROGRAMS.iter().map(|name| size(name)["bytes_xlated"].as_u64().unwrap()).collect()
 }

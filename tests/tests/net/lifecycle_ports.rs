@@ -1,6 +1,6 @@
 //! Does the controller follow what becomes of its ports' interfaces?
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
@@ -10,7 +10,7 @@ use vswitch_tests::{
     require,
     require::NAMESPACES,
     topo::Netns,
-    vswitch::{Vswitch, filters},
+    vswitch::{self, Vswitch, filters},
 };
 
 const PINGS: &str = "-c 10 -i 0.01 -W 1";
@@ -97,7 +97,7 @@ fn a_port_that_takes_a_missing_ports_name_is_attached_once() {
     switch.ip("link set h2 name h0");
     controller.await_line("\"h2\": is now called \"h0\"");
     thread::sleep(Duration::from_millis(300));
-    let links = fs::read_dir(Path::new("/sys/fs/bpf/vswitch/v1").join(&hosts.switch.name).join("links"));
+    let links = fs::read_dir(vswitch::pins(&hosts.switch.name).join("links"));
     let links = links.unwrap().flatten().map(|pin| pin.file_name().into_string().unwrap());
     let filters = [UPLINK, "h0", "h1"].map(|ifname| filters(switch, ifname)).concat();
     let hooks = links.filter(|link| link.ends_with("-in")).count()

@@ -50,6 +50,7 @@ mod oracle_selfcheck;
 mod privileges;
 mod quiet;
 mod service;
+mod strangers;
 mod traffic;
 mod traffic_speed;
 mod traffic_tap;

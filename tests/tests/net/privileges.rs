@@ -194,7 +194,7 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
     hosts.await_ping("a", OUTSIDE);
 
     // An upgrade that was killed is completed: its mark is missing (dataplane/programs.rs).
-    let pins = Path::new("/sys/fs/bpf/vswitch").join(format!("v{ABI_VERSION}")).join(name);
+    let pins = vswitch::pins(name);
     fs::remove_file(pins.join("programs/build")).unwrap();
     until("the programs are replaced", RECONCILE, || pins.join("programs/build").symlink_metadata().is_ok());
 
@@ -222,7 +222,7 @@ fn a_umask_does_not_keep_the_group_out() {
     let mut up = netns.command("sh");
     up.args(["-c", r#"umask 077; exec "$0" -s "$1" up h0"#]).arg(vswitch::binary()).arg(&name);
     let output = up.output().unwrap();
-    let pins = Path::new("/sys/fs/bpf/vswitch").join(format!("v{ABI_VERSION}")).join(&name);
+    let pins = vswitch::pins(&name);
     let mode = |path: &Path| fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777);
     let modes =
         [&pins, &pins.join("maps"), &pins.join("maps/FDB"), &pins.join("links")].map(|path| mode(path));

@@ -20,7 +20,7 @@ use vswitch_ebpf::{
 };
 
 use super::{
-    maps::{COUNTERS, DEVMAP, Maps, PORTS},
+    maps::{COUNTERS, DEVMAP, Maps, PORTS, PRESENT},
     packet,
 };
 
@@ -109,6 +109,10 @@ pub(crate) fn received(ctx: &TcContext, decision: &Decision) -> i32 {
     let target = decision.verdict.target;
     log(ctx, decision);
     match decision.verdict.action {
+        Action::Forward | Action::Host if is_gone(decision) => {
+            count_drop(decision, len, DropReason::PortDown);
+            TC_DROP
+        }
         Action::Forward => {
             count_received(decision, len, |counters| counters.forwarded += 1);
             count_sent(target.slot, len);
@@ -143,9 +147,12 @@ pub(crate) fn sent_by_host(ctx: &TcContext, decision: &Decision) -> i32 {
     log(ctx, decision);
     match decision.verdict.action {
         Action::Forward => {
+            // As to a port that is down: out of the wire that the host has chosen.
+            let own = decision.ingress().slot;
+            let slot = if is_gone(decision) { own } else { target.slot };
             count_received(decision, len, |counters| counters.forwarded += 1);
-            count_sent(target.slot, len);
-            if target.slot == decision.ingress().slot {
+            count_sent(slot, len);
+            if slot == own {
                 return TC_NEXT;
             }
             hand_over(ctx, &Delivery { target, to_stack: false })
@@ -158,6 +165,20 @@ pub(crate) fn sent_by_host(ctx: &TcContext, decision: &Decision) -> i32 {
         // The host's frames for itself go out of the wire: `egress` says so by `Forward`.
         Action::Host | Action::HostHere => TC_NEXT,
     }
+}
+
+/// Whether the target's interface is gone, and its index perhaps a stranger's by now: the controller has yet to hear of it,
+/// or there is none. The kernel empties the element before it gives an index away (dev_map_notification,
+/// kernel/bpf/devmap.c). A frame for where it has just come from is not asked about.
+#[inline(always)]
+fn is_gone(decision: &Decision) -> bool {
+    let slot = decision.verdict.target.slot;
+    slot != decision.ingress().slot && is_empty(slot)
+}
+
+#[inline(always)]
+fn is_empty(slot: u16) -> bool {
+    PRESENT.get_ifindex(u32::from(slot)).is_none()
 }
 
 /// Copies for all who may have the frame but one, and the frame itself for that one, by `hand_over`.
@@ -294,6 +315,9 @@ extern "C" fn offer_one(index: u32, state: *mut c_void) -> i64 {
         return 1;
     };
     let here = slot == offer.flood.ingress.slot;
+    if !here && is_empty(slot) {
+        return 0;
+    }
     if floods_to_host(&offer.flood, slot, port) {
         offer.offered.host = true;
         count_sent(HOST_SLOT, offer.len);

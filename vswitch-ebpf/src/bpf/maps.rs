@@ -44,9 +44,14 @@ pub(crate) static SOURCES: HashMap<SourceKey, u32> = HashMap::with_max_entries(S
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
 
-/// By slot: the ports that XDP may deliver to. The kernel clears an element when its interface goes.
+/// By slot: the ports that XDP may deliver to. The kernel empties an element when its interface goes.
 #[map]
 pub(crate) static DEVMAP: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+
+/// By slot: the ports' interfaces, for tc to ask whether they are still there. The kernel empties an element when its interface
+/// goes. Not `DEVMAP`: a device map is for programs of one type alone (bpf_prog_map_compatible, kernel/bpf/core.c).
+#[map]
+pub(crate) static PRESENT: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
 
 /// By slot; userspace's memory.
 #[map]

@@ -202,6 +202,8 @@ impl Controller<'_> {
         match fault {
             Fault::Taken(_) => Ok(()),
             Fault::Detached(hook) => {
+                // It may be another interface of that name and index.
+                self.dataplane.maps.set_present(member.slot, link.ifindex)?;
                 links::attach(&self.dataplane.pins, member.slot, &link.ifname, *hook)?;
                 self.hold.look();
                 Ok(())

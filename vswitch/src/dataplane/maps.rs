@@ -49,6 +49,7 @@ pub(crate) struct Maps {
     counters: PerCpuArray<MapData, Wire<Counters>>,
     bases: Option<Array<MapData, Wire<Counters>>>,
     devmap: Option<DevMap<MapData>>,
+    present: Option<DevMap<MapData>>,
     pub(crate) records: Array<MapData, Wire<PortRecord>>,
     pub(crate) identity: Array<MapData, Wire<Identity>>,
 }
@@ -79,7 +80,7 @@ const fn shared<V>(name: &'static str, entries: u32) -> Spec {
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-const SPECS: [Spec; 10] = [
+const SPECS: [Spec; 11] = [
     spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
     spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
@@ -89,9 +90,13 @@ const SPECS: [Spec; 10] = [
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     // struct bpf_devmap_val: ifindex and program.
     spec::<u32, u64>("DEVMAP", MapType::DevMap, MAX_PORTS),
+    Spec { since: 2, ..spec::<u32, u64>(PRESENT, MapType::DevMap, MAX_PORTS) },
     spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS),
     spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
 ];
+
+/// The ports' interfaces, which the kernel takes out when they go.
+pub(super) const PRESENT: &str = "PRESENT";
 
 /// A map that is there in a switch whose counters had another layout once: what they had come to, by slot.
 pub(super) const BASES: &str = "BASES";
@@ -134,6 +139,7 @@ impl Maps {
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
+            present: open_private(PRESENT)?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
             records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
             identity,
         })
@@ -237,6 +243,18 @@ impl Maps {
     pub(crate) fn clear_devmap(&mut self, slot: u16) -> Result<()> {
         let Some(devmap) = &mut self.devmap else { bail!("the switch is open for reading only") };
         sys::delete(devmap.map().fd().as_fd(), &u32::from(slot)).context("stop XDP from delivering to a port")
+    }
+
+    /// Lets tc deliver to an interface, for as long as it is there.
+    pub(crate) fn set_present(&mut self, slot: u16, ifindex: u32) -> Result<()> {
+        let Some(present) = &mut self.present else { bail!("the switch is open for reading only") };
+        present.set(u32::from(slot), ifindex, None, 0).context("let tc deliver to a port")
+    }
+
+    /// Stops tc from delivering to a slot.
+    pub(crate) fn clear_present(&mut self, slot: u16) -> Result<()> {
+        let Some(present) = &mut self.present else { bail!("the switch is open for reading only") };
+        sys::delete(present.map().fd().as_fd(), &u32::from(slot)).context("stop tc from delivering to a port")
     }
 
     /// Adds or replaces an entry of the FDB. Aged ones make room for it.

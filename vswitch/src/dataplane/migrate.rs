@@ -17,8 +17,10 @@ use vswitch_ebpf::{
 use super::{
     Dataplane,
     clock::Clock,
-    fdb, links, lives_here, load,
-    maps::{self, Access, BASES, Maps, Spec},
+    fdb,
+    links::{self, Hook},
+    lives_here, load,
+    maps::{self, Access, BASES, Maps, PRESENT, Spec},
     pins::Pins,
     programs,
     raw::RawMap,
@@ -131,8 +133,8 @@ fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usi
     let shape = fdb_shape(moves)?;
     let Clock { tick, epoch } = load::load_new(scratch, shape, &shared)?;
     let mut copied = Vec::new();
-    // Counters are carried when the old ones count no more.
-    let apart = ["COUNTERS", "FDB", "FDB_USED"];
+    // Counters are carried when the old ones count no more, and which interfaces are there is asked again.
+    let apart = ["COUNTERS", "FDB", "FDB_USED", PRESENT];
     for step in moves.iter().filter(|step| !step.shared && !apart.contains(&step.spec.name)) {
         let (done, all) = copy(step, scratch)?;
         copied.push((step.spec.name, done, all));
@@ -231,6 +233,9 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     let maps = Maps::open(scratch, Access::Write)?;
     let clock = Clock::of(&maps.identity()?);
     let mut dataplane = Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, clock };
+    if !moves.iter().any(|step| step.spec.name == PRESENT && step.shared) {
+        find_present(&mut dataplane)?;
+    }
     let ports = programs::follow(&dataplane)?;
     await_readers();
     for step in moves.iter().filter(|step| !step.shared) {
@@ -245,6 +250,19 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
         scratch.protect_map(BASES)?;
     }
     Ok(ports)
+}
+
+/// Notes down the ports' interfaces, unless one is gone that no controller has missed: its index may be a stranger's.
+fn find_present(dataplane: &mut Dataplane) -> Result<()> {
+    for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
+        let ifindex = member.port.ifindex;
+        let attached = links::attached_to(&dataplane.pins, member.slot, Hook::In);
+        if !links::tcx() || attached == Some(ifindex) {
+            // It may go at this moment.
+            let _gone = dataplane.maps.set_present(member.slot, ifindex);
+        }
+    }
+    Ok(())
 }
 
 /// What the old counters have come to is what the new ones begin with. In a map of its own: the new ones count already.
