@@ -18,6 +18,7 @@ use vswitch_tests::{
     controller::Controller,
     hosts::until,
     interrupt::{Ran, before_change},
+    patience::patience,
     require,
     topo::Netns,
 };
@@ -27,8 +28,13 @@ use crate::{
     bad_input::{Bench, NEEDS, TempFile, same},
 };
 
-/// How long the controller may take on a machine that compiles something at the same time. How long it did take is printed:
-/// 2 s at most on one that does not.
+/// From the restart until all is as it was or shall be.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// A step that takes longer is tried again: other tests may have had the CPUs.
+const TRIES: usize = 4;
+
+/// How long it may take on a machine that compiles something at the same time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many steps of a command are tried where not all are.
@@ -133,18 +139,15 @@ fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command
     let (to, _) = (site.picture(), down(site));
     let all = env::var("VSWITCH_SWEEP").is_ok_and(|value| value == "all");
     let stride = if all { 1 } else { total.div_ceil(SOME).max(1) };
-    let mut seen = Seen::default();
-    // From another step on each time, so that many runs try many.
-    let first = if all { 1 } else { 1 + std::process::id() as usize % stride };
-    for nth in (first..=total).step_by(stride) {
+    // What was done, how all was after that, and how long that took.
+    let step = |site: &Site, nth: usize| {
         site.run(&before);
         prepare(site);
         let killed = match before_change(&mut site.bench.command(&command), nth) {
             Ran::Killed(change) => change,
-            // Not every run makes as many changes: what is learned meanwhile is one more entry.
             Ran::Ended { .. } => {
                 down(site);
-                continue;
+                return None;
             }
         };
         let what = format!("vswitch {command}, killed before change {nth} of {total} ({killed}),");
@@ -155,21 +158,37 @@ fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command
         });
         let (after, at) = loop {
             let at = restarted.elapsed();
+            // Every pin is in it: of what is neither, none is left.
             let picture = site.picture();
             if picture == from || picture == to {
                 break (picture, at);
             }
-            if at > PATIENCE {
+            if at > patience(PATIENCE) {
                 eprintln!("{:#?}", controller.lines());
                 same(&to, &picture, &what);
             }
         };
-        seen.longest = seen.longest.max(at);
-        seen.steps += 1;
-        *(if after == to { &mut seen.completed } else { &mut seen.undone }) += 1;
         drop(controller);
         down(site);
         same(&nothing, &site.picture(), &what);
+        Some((what, after, at))
+    };
+    let mut seen = Seen::default();
+    // From another step on each time, so that many runs try many.
+    let first = if all { 1 } else { 1 + std::process::id() as usize % stride };
+    for nth in (first..=total).step_by(stride) {
+        // Not every run makes as many changes: what is learned meanwhile is one more entry.
+        let Some((what, after, mut at)) = step(site, nth) else { continue };
+        for _again in 1..TRIES {
+            if at > patience(WITHIN) {
+                println!("{what} {at:?} after the restart");
+                at = step(site, nth).map_or(at, |(_, _, again)| at.min(again));
+            }
+        }
+        assert!(at <= patience(WITHIN), "{what} all is well only {at:?} after the restart");
+        seen.longest = seen.longest.max(at);
+        seen.steps += 1;
+        *(if after == to { &mut seen.completed } else { &mut seen.undone }) += 1;
     }
     println!("vswitch {command}: {total} changes; {seen}");
     assert!(seen.steps > 0);
