@@ -36,6 +36,12 @@ pub struct Pins {
     root: PathBuf,
 }
 
+/// Of a directory that the group may enter.
+const SHARED: u32 = 0o750;
+
+/// How often the common directories are made again.
+const TRIES: u32 = 100;
+
 /// Ends the name of what is being made or taken apart. No switch's name can.
 const SCRATCH: char = '~';
 
@@ -112,31 +118,30 @@ impl Pins {
 
     fn make(&self, again: bool) -> Result<()> {
         mount()?;
-        let shared = 0o750;
+        // The last switch of all takes the common directories with it, perhaps at this moment.
+        let mut made = self.make_root(again);
+        for _again in 0..TRIES {
+            if made.as_ref().is_err_and(Refused::is_gone) {
+                made = self.make_root(again);
+            }
+        }
+        made?;
+        make_dir(&self.root.join("maps"), SHARED, again)?;
+        make_dir(&self.root.join("programs"), 0o700, again)?;
+        Ok(make_dir(&self.links(), 0o700, again)?)
+    }
+
+    fn make_root(&self, again: bool) -> Result<(), Refused> {
         let parent = self.parent();
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(shared)
+            .mode(SHARED)
             .create(parent)
             .map_err(|err| Refused::from_io(format!("create {}", parent.display()), &err))?;
         for dir in parent.ancestors().take_while(|dir| *dir != Path::new(BPFFS)) {
-            share(dir, shared)?;
+            share(dir, SHARED)?;
         }
-        for (dir, mode) in [
-            (self.root.clone(), shared),
-            (self.root.join("maps"), shared),
-            (self.root.join("programs"), 0o700),
-            (self.links(), 0o700),
-        ] {
-            match fs::DirBuilder::new().mode(mode).create(&dir) {
-                Err(err) if again && err.kind() == io::ErrorKind::AlreadyExists => continue,
-                made => made.map_err(|err| Refused::from_io(format!("create {}", dir.display()), &err))?,
-            }
-            if mode == shared {
-                share(&dir, mode)?;
-            }
-        }
-        Ok(())
+        make_dir(&self.root, SHARED, again)
     }
 
     /// Sets who may read a map's pin.
@@ -250,12 +255,22 @@ fn cannot_mount(err: &io::Error) -> String {
     format!("{BPFFS}: the BPF file system is not mounted, and {cause}: {remedy}")
 }
 
+/// Makes a directory; one that is there is left as it is if `again`.
+fn make_dir(dir: &Path, mode: u32, again: bool) -> Result<(), Refused> {
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        Err(err) if again && err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(err) => Err(Refused::from_io(format!("create {}", dir.display()), &err)),
+        Ok(()) if mode == SHARED => share(dir, mode),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Lets the group enter a directory, whatever the umask was when it was made.
-fn share(dir: &Path, mode: u32) -> Result<()> {
+fn share(dir: &Path, mode: u32) -> Result<(), Refused> {
     let set = fs::metadata(dir).and_then(|meta| {
         fs::set_permissions(dir, fs::Permissions::from_mode(meta.permissions().mode() | mode))
     });
-    set.with_context(|| format!("set the mode of {}", dir.display()))?;
+    set.map_err(|err| Refused::from_io(format!("set the mode of {}", dir.display()), &err))?;
     give_to_group(dir);
     Ok(())
 }
@@ -290,5 +305,27 @@ mod tests {
             "/sys/fs/bpf: the BPF file system is not mounted, and the kernel has none: boot one with CONFIG_BPF_SYSCALL"
         );
         assert!(says(libc::ENOENT).contains("/sys/fs/bpf does not exist: mount -t sysfs"));
+    }
+
+    #[test]
+    fn one_is_made_while_the_last_of_the_others_goes() {
+        // SAFETY: geteuid takes no arguments and cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            eprintln!("SKIPPED one_is_made_while_the_last_of_the_others_goes: needs root to use bpffs");
+            return;
+        }
+        // Of a version that nobody has: the common directory is these two's alone.
+        let pins = |name: &str| Pins::of_version(u32::MAX - std::process::id(), name);
+        std::thread::scope(|scope| {
+            for name in ["one", "other"] {
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        pins(name).create().unwrap();
+                        pins(name).clear().unwrap();
+                    }
+                });
+            }
+        });
+        assert!(!pins("one").parent().exists());
     }
 }
