@@ -51,7 +51,14 @@ pub(crate) async fn rebind(
         return readdress(&record, &target, first_mac).await;
     }
     let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
-    bind_own(dataplane, slot, role, &record, &link, &target).await
+    let peer = match &target.peer {
+        Some((netns, ifindex)) if record.flags & record_flags::CREATED_VETH != 0 => {
+            let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
+            Some(MacAddr(peer.mac))
+        }
+        Some(_) | None => None,
+    };
+    bind_own(dataplane, slot, role, &record, &link, peer)
 }
 
 /// Gives the far end that vswitch made the address that the user has given it.
@@ -99,37 +106,32 @@ pub(crate) fn bind(dataplane: &mut Dataplane, mac: MacAddr, slot: u16, also: u8)
 }
 
 /// Enters the addresses that follow from the interface: an uplink's own is the host's, and that of a far end which
-/// vswitch made is known.
-pub(crate) async fn bind_own(
+/// vswitch made, `peer`, is known.
+pub(crate) fn bind_own(
     dataplane: &mut Dataplane,
     slot: u16,
     role: Role,
     record: &PortRecord,
     link: &Link,
-    target: &Target,
+    peer: Option<MacAddr>,
 ) -> Result<()> {
     if role == Role::Uplink {
         let mac = MacAddr(link.mac);
         unclaimed(dataplane, mac, Some(slot)).with_context(|| format!(r#""{}""#, link.ifname))?;
         return dataplane.maps.fdb_set(key(mac), FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now()));
     }
-    if record.flags & record_flags::CREATED_VETH == 0 || record.first_mac != [0; 6] {
-        return Ok(());
+    match peer {
+        Some(mac) if record.flags & record_flags::CREATED_VETH != 0 && record.first_mac == [0; 6] => {
+            bind(dataplane, mac, slot, fdb_flags::DERIVED)
+        }
+        Some(_) | None => Ok(()),
     }
-    let Some((netns, ifindex)) = &target.peer else { return Ok(()) };
-    let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
-    bind(dataplane, MacAddr(peer.mac), slot, fdb_flags::DERIVED)
 }
 
 /// Fails if an address is bound to the host or to another port than `slot`.
 pub(crate) fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) -> Result<()> {
     let Some(entry) = dataplane.maps.fdb.get(key(mac))? else { return Ok(()) };
-    let owner = dataplane
-        .members()?
-        .into_iter()
-        .find(|member| member.slot == entry.slot())
-        .map(|member| member.ifname())
-        .unwrap_or_default();
+    let owner = dataplane.member_at(entry.slot())?.ifname();
     match entry_kind(entry) {
         EntryKind::Learned => Ok(()),
         EntryKind::Static | EntryKind::Known | EntryKind::Derived if Some(entry.slot()) == slot => Ok(()),

@@ -104,10 +104,15 @@ pub(crate) async fn create(netlink: &Netlink, config: &SwitchConfig, ops: &[Op])
 pub(crate) async fn destroy(mut dataplane: Dataplane, netlink: &Netlink) -> Result<Vec<String>> {
     dataplane.set_complete(false)?;
     let mut failures = Vec::new();
-    for member in dataplane.members()? {
-        if let Err(err) = attach::remove(&mut dataplane, netlink, &member).await {
+    let members = dataplane.members()?;
+    for member in &members {
+        if let Err(err) = attach::abandon(&mut dataplane, netlink, member).await {
             failures.push(format!("{err:#}"));
         }
+    }
+    let records: Vec<_> = members.into_iter().map(|member| member.record).collect();
+    if let Err(err) = interface::delete_all_created(netlink, &records).await {
+        failures.push(format!("{err:#}"));
     }
     dataplane.pins.remove()?;
     Ok(failures)

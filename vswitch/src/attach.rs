@@ -3,7 +3,10 @@
 //! First the record, so that a crash leaves word of what was changed; then tables; then links, when frames begin to flow.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use vswitch_ebpf::abi::{Port, PortRecord, port_flags, record_flags};
+use vswitch_ebpf::{
+    abi::{Port, PortRecord, port_flags, record_flags},
+    frame::MacAddr,
+};
 
 use crate::{
     addresses,
@@ -48,10 +51,10 @@ pub(crate) async fn add(
             addresses::bind(dataplane, *mac, slot, 0)?;
         }
         dataplane.set_sources(slot, &config.source)?;
-        let member = dataplane.member(&config.ifname)?;
+        let member = dataplane.member_at(slot)?;
         let notes = attach(dataplane, netlink, &member).await?;
         let PortRecord { flags, .. } = record;
-        let record = dataplane.member(&config.ifname)?.record;
+        let record = dataplane.maps.record(slot)?;
         dataplane.maps.set_record(slot, PortRecord { flags: flags & !record_flags::PENDING, ..record })?;
         Ok(notes)
     }
@@ -67,7 +70,7 @@ pub(crate) async fn add(
             Ok(notes)
         }
         Err(err) => {
-            let member = Member { slot, record: dataplane.record(slot).unwrap_or(record), port };
+            let member = Member { slot, record: dataplane.maps.record(slot).unwrap_or(record), port };
             let undone = remove(dataplane, netlink, &member).await;
             Err(with_failed_undo(err, undone))
         }
@@ -146,8 +149,13 @@ async fn unhook(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) 
 /// Undoes what made a port's interface ready.
 async fn revert(netlink: &Netlink, there: Option<Link>, record: &PortRecord) -> Result<()> {
     let Some(link) = there else { return Ok(()) };
-    let target = Target::of(netlink, link, Some(&state::text(&record.netns))).await?;
-    Undo(record.undo).revert(netlink, &target).await
+    let undo = Undo(record.undo);
+    let target = if undo.of_far_end() == Undo::default() {
+        Target { link, peer: None }
+    } else {
+        Target::of(netlink, link, Some(&state::text(&record.netns))).await?
+    };
+    undo.revert(netlink, &target).await
 }
 
 /// Changes a live port in place, from what it is to what it shall be. It stays as it is if that fails.
@@ -184,7 +192,7 @@ pub(crate) async fn attach(
     match try_attach(dataplane, netlink, member).await {
         Ok(notes) => Ok(notes),
         Err(err) => {
-            let undone = match dataplane.member(&member.ifname()) {
+            let undone = match dataplane.member_at(member.slot) {
                 Ok(member) => detach(dataplane, netlink, &member).await,
                 Err(unreadable) => Err(unreadable),
             };
@@ -217,7 +225,8 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
         action.apply(netlink, &target).await?;
     }
 
-    addresses::bind_own(dataplane, slot, role, &member.record, link, &target).await?;
+    let peer = facts.peer.as_ref().map(|peer| MacAddr(peer.link.mac));
+    addresses::bind_own(dataplane, slot, role, &member.record, link, peer)?;
     let mut flags = member.port.flags & !(port_flags::XDP | port_flags::PEER | port_flags::DOWN);
     if ready.datapath == Datapath::Xdp {
         dataplane.maps.set_devmap(slot, link.ifindex)?;
@@ -247,7 +256,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
         if wanted != Datapath::Auto {
             return Err(err);
         }
-        let member = dataplane.member(&ifname)?;
+        let member = dataplane.member_at(slot)?;
         let port = Port { flags: member.port.flags & !port_flags::XDP, ..member.port };
         dataplane.maps.set_port(slot, port)?;
         dataplane.maps.clear_devmap(slot)?;
@@ -273,13 +282,31 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
         entry.slot() == slot && !matches!(entry_kind(entry), EntryKind::Static | EntryKind::Known)
     })
     .await?;
+    restore(dataplane, netlink, member, there).await?;
+    dataplane.refresh_settings()
+}
+
+/// As [`remove`], where the whole switch goes, and its maps with it. The interface stays, for whoever deletes those of all
+/// ports at once.
+pub(crate) async fn abandon(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
+    let there = unhook(&dataplane.pins, netlink, member.slot, &member.record).await?;
+    dataplane.maps.set_port(member.slot, Port { ifindex: 0, ..member.port })?;
+    restore(dataplane, netlink, member, there).await
+}
+
+/// Makes the interface what it was before it was a port, and lets the record say so.
+async fn restore(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+    there: Option<Link>,
+) -> Result<()> {
     if let (Some(link), true) = (&there, member.is_uplink()) {
         uplink::release(dataplane, netlink, link).await?;
     }
     revert(netlink, there, &member.record).await?;
     let record = PortRecord { undo: 0, ifindex: 0, active: 0, ..member.record };
-    dataplane.maps.set_record(slot, record)?;
-    dataplane.refresh_settings()
+    dataplane.maps.set_record(member.slot, record)
 }
 
 /// Whether frames may be handed to the far end directly: only if it is in another namespace, the kernel drops them else.

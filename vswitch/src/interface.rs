@@ -1,5 +1,7 @@
 //! How is an interface made for a port, and how is it known again when the port goes?
 
+use std::collections::HashMap;
+
 use anyhow::{Result, bail};
 use vswitch_ebpf::abi::{PortRecord, record_flags};
 
@@ -67,23 +69,39 @@ fn mark(switch: &str) -> String {
 /// Deletes the interfaces that were made for a switch which has forgotten them.
 pub(crate) async fn delete_marked(netlink: &Netlink, switch: &str) -> Result<()> {
     let mark = mark(switch);
-    for link in netlink.list().await? {
-        if matches!(link.kind, LinkKind::Veth | LinkKind::Tap) && link.alias.as_ref() == Some(&mark) {
-            netlink.delete(&link).await?;
-        }
-    }
-    Ok(())
+    let mut links = netlink.list().await?;
+    links.retain(|link| {
+        matches!(link.kind, LinkKind::Veth | LinkKind::Tap) && link.alias.as_ref() == Some(&mark)
+    });
+    netlink.delete_all(&links).await
 }
 
 /// Deletes a port's interface if vswitch made it, and if it is still of that kind.
 pub(crate) async fn delete_created(netlink: &Netlink, record: &PortRecord) -> Result<()> {
-    let kind = match record.flags {
-        flags if flags & record_flags::CREATED_VETH != 0 => LinkKind::Veth,
-        flags if flags & record_flags::CREATED_TAP != 0 => LinkKind::Tap,
-        _ => return Ok(()),
-    };
+    let Some(kind) = created(record) else { return Ok(()) };
     match netlink.find(&state::text(&record.ifname)).await? {
         Some(link) if link.kind == kind => netlink.delete(&link).await,
         Some(_) | None => Ok(()),
+    }
+}
+
+/// As [`delete_created`], for all ports.
+pub(crate) async fn delete_all_created(netlink: &Netlink, records: &[PortRecord]) -> Result<()> {
+    let ours: HashMap<_, _> =
+        records.iter().filter_map(|record| Some((state::text(&record.ifname), created(record)?))).collect();
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let mut links = netlink.list().await?;
+    links.retain(|link| ours.get(&link.ifname) == Some(&link.kind));
+    netlink.delete_all(&links).await
+}
+
+/// The kind of a port's interface, if vswitch made it.
+fn created(record: &PortRecord) -> Option<LinkKind> {
+    match record.flags {
+        flags if flags & record_flags::CREATED_VETH != 0 => Some(LinkKind::Veth),
+        flags if flags & record_flags::CREATED_TAP != 0 => Some(LinkKind::Tap),
+        _ => None,
     }
 }

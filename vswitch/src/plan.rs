@@ -1,7 +1,7 @@
 //! What has to be done so that the actual switch becomes the desired one? A list of operations, and nothing is done here.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     error::Error,
     fmt,
 };
@@ -100,7 +100,9 @@ pub fn plan(actual: Option<&SwitchConfig>, desired: &SwitchConfig) -> Result<Vec
         ops.push(Op::Create(bare.clone()));
     }
     let actual = actual.unwrap_or(&bare);
-    let refused = refusals(actual, desired);
+    let wanted: HashMap<&str, &PortConfig> =
+        desired.ports.iter().map(|port| (port.ifname.as_str(), port)).collect();
+    let refused = refusals(actual, desired, &wanted);
     if !refused.is_empty() {
         return Err(PlanError(refused));
     }
@@ -112,8 +114,8 @@ pub fn plan(actual: Option<&SwitchConfig>, desired: &SwitchConfig) -> Result<Vec
     let mut gone: Vec<&PortConfig> = Vec::new();
     let mut kept: Vec<(&PortConfig, &PortConfig)> = Vec::new();
     for from in &actual.ports {
-        match desired.port(&from.ifname) {
-            Some(to) if from.role == to.role && from.datapath == to.datapath => kept.push((from, to)),
+        match wanted.get(from.ifname.as_str()) {
+            Some(to) if from.role == to.role && from.datapath == to.datapath => kept.push((from, *to)),
             Some(_) | None => gone.push(from),
         }
     }
@@ -157,7 +159,7 @@ fn set_ports(kept: &[(&PortConfig, &PortConfig)]) -> Vec<Op> {
     release
 }
 
-/// Whether two ports are the same to the user. The order of addresses means nothing, except that the first is the
+/// Whether two ports are the same to the user. Most are in every way. The order of addresses means nothing, except that the first is the
 /// far end's where vswitch made it.
 fn same(one: &PortConfig, other: &PortConfig) -> bool {
     let canonical = |port: &PortConfig| {
@@ -169,10 +171,15 @@ fn same(one: &PortConfig, other: &PortConfig) -> bool {
         port.source.sort_unstable();
         port
     };
-    canonical(one) == canonical(other)
+    one == other || canonical(one) == canonical(other)
 }
 
-fn refusals(actual: &SwitchConfig, desired: &SwitchConfig) -> Vec<String> {
+/// `wanted`: the ports of `desired`, by name.
+fn refusals(
+    actual: &SwitchConfig,
+    desired: &SwitchConfig,
+    wanted: &HashMap<&str, &PortConfig>,
+) -> Vec<String> {
     let name = &actual.name;
     let command = if name == DEFAULT_SWITCH { "vswitch".to_owned() } else { format!("vswitch -s {name}") };
     let mut refused = Vec::new();
@@ -189,7 +196,7 @@ fn refusals(actual: &SwitchConfig, desired: &SwitchConfig) -> Vec<String> {
         ));
     }
     for from in &actual.ports {
-        let Some(to) = desired.port(&from.ifname) else { continue };
+        let Some(to) = wanted.get(from.ifname.as_str()) else { continue };
         if let Some(cause) = refusal(from, to) {
             let ifname = &from.ifname;
             refused.push(format!("port {ifname}: {cause}; {command} port del {ifname}, then add it again"));
@@ -200,6 +207,9 @@ fn refusals(actual: &SwitchConfig, desired: &SwitchConfig) -> Vec<String> {
 
 /// Why a port cannot become another while it is one.
 fn refusal(from: &PortConfig, to: &PortConfig) -> Option<String> {
+    if from == to {
+        return None;
+    }
     if from.far_end != to.far_end {
         let (from, to) = (show::far_end(&from.far_end), show::far_end(&to.far_end));
         return Some(format!("{from} -> {to} cannot change while it is a port"));

@@ -31,9 +31,8 @@ pub(crate) async fn recover(name: &str) -> Result<Vec<String>> {
 
 /// Ends a change of the configuration.
 async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
-    let half = |flags: u32| flags & record_flags::PENDING != 0;
-    let pending: Vec<_> =
-        dataplane.members()?.into_iter().filter(|member| half(member.record.flags)).collect();
+    let mut pending = dataplane.maps.records()?;
+    pending.retain(|(_, record)| record.flags & record_flags::PENDING != 0);
     let desired = journal::read(&dataplane.pins);
     if pending.is_empty() && matches!(desired, Ok(None)) {
         return Ok(Vec::new());
@@ -43,7 +42,8 @@ async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
     let mut interrupted = |err: anyhow::Error| {
         notes.push(format!("a command was interrupted and could not be completed: {err:#}"));
     };
-    for member in pending {
+    for (slot, _) in pending {
+        let member = dataplane.member_at(slot)?;
         if let Err(err) = attach::remove(&mut dataplane, &netlink, &member).await {
             interrupted(err);
         }

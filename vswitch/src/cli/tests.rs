@@ -1,5 +1,7 @@
 //! Which command lines are understood, and what is said of the others?
 
+use vswitch_ebpf::abi::ABI_VERSION;
+
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, String> {
@@ -131,5 +133,5 @@ fn every_command_has_examples() {
 
 #[test]
 fn the_version_names_build_and_abi() {
-    assert_eq!(command().render_version(), format!("vswitch 0.1.0 ({BUILD}, ABI 1)\n"));
+    assert_eq!(command().render_version(), format!("vswitch 0.1.0 ({BUILD}, ABI {ABI_VERSION})\n"));
 }

@@ -139,7 +139,7 @@ impl Controller<'_> {
         let gone = Member { record: PortRecord { undo: 0, ..member.record }, ..member.clone() };
         attach::detach(&mut self.dataplane, &self.netlink, &gone).await?;
         if kept != Undo::default() {
-            let record = PortRecord { undo: kept.0, ..self.dataplane.member(&member.ifname())?.record };
+            let record = PortRecord { undo: kept.0, ..self.dataplane.maps.record(member.slot)? };
             self.dataplane.maps.set_record(member.slot, record)?;
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Controller<'_> {
                 let mut undo = Undo(member.record.undo);
                 if !undo.contains(*action) {
                     undo.insert(*action);
-                    let record = self.dataplane.member(&link.ifname)?.record;
+                    let record = self.dataplane.maps.record(member.slot)?;
                     self.dataplane.maps.set_record(member.slot, PortRecord { undo: undo.0, ..record })?;
                 }
                 let netns = self.far_ends.netns(link.ifindex);

@@ -3,9 +3,7 @@
 use std::{io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{
-    Array, DevMap, HashMap, IterableMap as _, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
-};
+use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::{
     abi::{
@@ -39,6 +37,15 @@ pub enum Access {
     Read,
 }
 
+/// struct bpf_devmap_val: element of a device map.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Device {
+    ifindex: u32,
+    /// One to run on what is sent there: none.
+    program: u32,
+}
+
 /// All maps of a switch.
 pub(crate) struct Maps {
     pub(crate) settings: Array<MapData, Wire<Settings>>,
@@ -48,8 +55,9 @@ pub(crate) struct Maps {
     sources: HashMap<MapData, Wire<SourceKey>, u32>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     bases: Option<Array<MapData, Wire<Counters>>>,
-    devmap: Option<DevMap<MapData>>,
-    present: Option<DevMap<MapData>>,
+    // Not as aya's: to open one it tries out what the kernel can do, by twenty system calls.
+    devmap: Option<MapData>,
+    present: Option<MapData>,
     pub(crate) records: Array<MapData, Wire<PortRecord>>,
     pub(crate) identity: Array<MapData, Wire<Identity>>,
 }
@@ -88,9 +96,8 @@ const SPECS: [Spec; 11] = [
     shared::<u64>("FDB_USED", 1),
     spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
-    // struct bpf_devmap_val: ifindex and program.
-    spec::<u32, u64>("DEVMAP", MapType::DevMap, MAX_PORTS),
-    Spec { since: 2, ..spec::<u32, u64>(PRESENT, MapType::DevMap, MAX_PORTS) },
+    spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
+    Spec { since: 2, ..spec::<u32, Device>(PRESENT, MapType::DevMap, MAX_PORTS) },
     spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS),
     spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
 ];
@@ -138,8 +145,8 @@ impl Maps {
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
-            devmap: open_private("DEVMAP")?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
-            present: open_private(PRESENT)?.map(|map| DevMap::try_from(Map::DevMap(map))).transpose()?,
+            devmap: open_private("DEVMAP")?,
+            present: open_private(PRESENT)?,
             records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
             identity,
         })
@@ -163,6 +170,11 @@ impl Maps {
     /// Replaces the port in a slot.
     pub(crate) fn set_port(&mut self, slot: u16, port: Port) -> Result<()> {
         self.ports.set(u32::from(slot), Wire(port), 0).context("write a port")
+    }
+
+    /// The record in a slot.
+    pub(crate) fn record(&self, slot: u16) -> Result<PortRecord> {
+        Ok(self.records.get(&u32::from(slot), 0).context("read a port's record")?.0)
     }
 
     /// The records of the ports in use, by slot.
@@ -235,26 +247,22 @@ impl Maps {
 
     /// Lets XDP deliver to an interface.
     pub(crate) fn set_devmap(&mut self, slot: u16, ifindex: u32) -> Result<()> {
-        let Some(devmap) = &mut self.devmap else { bail!("the switch is open for reading only") };
-        devmap.set(u32::from(slot), ifindex, None, 0).context("let XDP deliver to a port")
+        set_device(self.devmap.as_ref(), slot, ifindex).context("let XDP deliver to a port")
     }
 
     /// Stops XDP from delivering to a slot.
     pub(crate) fn clear_devmap(&mut self, slot: u16) -> Result<()> {
-        let Some(devmap) = &mut self.devmap else { bail!("the switch is open for reading only") };
-        sys::delete(devmap.map().fd().as_fd(), &u32::from(slot)).context("stop XDP from delivering to a port")
+        clear_device(self.devmap.as_ref(), slot).context("stop XDP from delivering to a port")
     }
 
     /// Lets tc deliver to an interface, for as long as it is there.
     pub(crate) fn set_present(&mut self, slot: u16, ifindex: u32) -> Result<()> {
-        let Some(present) = &mut self.present else { bail!("the switch is open for reading only") };
-        present.set(u32::from(slot), ifindex, None, 0).context("let tc deliver to a port")
+        set_device(self.present.as_ref(), slot, ifindex).context("let tc deliver to a port")
     }
 
     /// Stops tc from delivering to a slot.
     pub(crate) fn clear_present(&mut self, slot: u16) -> Result<()> {
-        let Some(present) = &mut self.present else { bail!("the switch is open for reading only") };
-        sys::delete(present.map().fd().as_fd(), &u32::from(slot)).context("stop tc from delivering to a port")
+        clear_device(self.present.as_ref(), slot).context("stop tc from delivering to a port")
     }
 
     /// Adds or replaces an entry of the FDB. Aged ones make room for it.
@@ -325,6 +333,16 @@ impl Maps {
             None => Ok(()),
         }
     }
+}
+
+fn set_device(map: Option<&MapData>, slot: u16, ifindex: u32) -> Result<()> {
+    let Some(map) = map else { bail!("the switch is open for reading only") };
+    Ok(sys::update(map.fd(), &u32::from(slot), &Device { ifindex, program: 0 })?)
+}
+
+fn clear_device(map: Option<&MapData>, slot: u16) -> Result<()> {
+    let Some(map) = map else { bail!("the switch is open for reading only") };
+    Ok(sys::delete(map.fd(), &u32::from(slot))?)
 }
 
 pub(super) fn err_in(what: &str, err: io::Error) -> anyhow::Error {

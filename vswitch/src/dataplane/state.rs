@@ -86,9 +86,9 @@ impl Dataplane {
         }
     }
 
-    /// The record in a slot, if it can be read.
-    pub(crate) fn record(&self, slot: u16) -> Option<PortRecord> {
-        self.maps.records.get(&u32::from(slot), 0).ok().map(|record| record.0)
+    /// The port in a slot: to ask for one by name is to read them all.
+    pub(crate) fn member_at(&self, slot: u16) -> Result<Member> {
+        Ok(Member { slot, record: self.maps.record(slot)?, port: self.maps.port(slot)? })
     }
 
     /// The kernel's number of the switch's XDP program, by which it is told from others'.
@@ -202,18 +202,18 @@ impl Dataplane {
         let mut entries = self.maps.fdb.all()?;
         entries.sort_by_key(|(key, _)| *key);
         for (key, entry) in entries {
-            let owner = members.iter().position(|member| member.slot == entry.slot());
-            match (owner, entry_kind(entry)) {
-                (Some(owner), EntryKind::Known) => {
-                    if let Some(port) = config.ports.get_mut(owner) {
-                        port.mac.push(key.mac);
-                    }
-                }
-                (Some(owner), EntryKind::Static) => {
-                    let ifname = members.get(owner).map(Member::ifname).unwrap_or_default();
+            let kind = entry_kind(entry);
+            let owner = |slot| members.binary_search_by_key(&slot, |member| member.slot).ok();
+            let Some(port) = owner(entry.slot()).and_then(|owner| config.ports.get_mut(owner)) else {
+                continue;
+            };
+            match kind {
+                EntryKind::Known => port.mac.push(key.mac),
+                EntryKind::Static => {
+                    let ifname = port.ifname.clone();
                     config.fdb.push(StaticEntry { mac: key.mac, vlan: key.vlan, ifname });
                 }
-                (Some(_) | None, _) => {}
+                EntryKind::Learned | EntryKind::Derived | EntryKind::Local => {}
             }
         }
         let mut sources = self.maps.sources()?;

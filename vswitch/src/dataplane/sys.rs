@@ -1,4 +1,4 @@
-//! The few bpf(2) calls that aya does not have: opening a pin read-only, removing an element, looking up in batches,
+//! The few bpf(2) calls that aya does not have: opening a pin read-only, changing a device map, looking up in batches,
 //! asking a link what it is attached to, pinning what is held.
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -152,6 +153,20 @@ pub(super) fn detach_link(path: &Path) -> io::Result<()> {
     unsafe { bpf(BPF_LINK_DETACH, &mut link_fd) }.map(|_| ())
 }
 
+/// Adds or replaces an element.
+pub(super) fn update<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = MapElem {
+        map_fd: map.as_fd().as_raw_fd().cast_unsigned(),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the kernel's for this command; key and value live and have the map's sizes, which
+    // `maps::check` has compared. The kernel only reads them.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
+}
+
 /// Removes an element; that there is none is no error.
 pub(super) fn delete<K: Pod>(map: impl AsFd, key: &K) -> io::Result<()> {
     let mut attr = MapElem {
@@ -206,7 +221,8 @@ pub(super) fn entries<K: Pod, V: Pod>(map: impl AsFd, max_entries: u32) -> io::R
         };
         let count = attr.count as usize;
         found.extend(keys.into_iter().zip(values).take(count));
-        if end {
+        // An array is whole with its last element: another call would only say so.
+        if end || found.len() >= max_entries as usize {
             return Ok(found);
         }
         cursor = next;

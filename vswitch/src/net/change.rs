@@ -14,6 +14,9 @@ use rtnetlink::{
 use super::{Link, Mac, Netlink, Refused, mac_text};
 use crate::config::names::check_ifname;
 
+/// A link group (`ip link set group`) of interfaces that are about to be deleted together.
+const DOOMED: u32 = 0x7673_0000;
+
 /// A veth pair to be made: one end here, the other where it is wanted from its first moment on.
 #[derive(Debug, Default)]
 pub struct Veth<'a> {
@@ -80,6 +83,27 @@ impl Netlink {
     pub async fn delete(&self, link: &Link) -> Result<()> {
         let what = format!(r#"delete "{}""#, link.ifname);
         self.change(RouteNetlinkMessage::DelLink(addressed(link)), 0, &what).await
+    }
+
+    /// Deletes interfaces, all in one step where they are many: each by itself would wait for the kernel's grace periods.
+    /// veth's peers go with them. It cannot be done to what is not made by `ip link add` and the like.
+    pub async fn delete_all(&self, links: &[Link]) -> Result<()> {
+        let (group, what) = match links {
+            [] => return Ok(()),
+            [only] => return self.delete(only).await,
+            // Nobody's, as far as chance will have it.
+            [first, ..] => (DOOMED | first.ifindex, format!("delete {} interfaces", links.len())),
+        };
+        let unless_gone = |done: Result<()>| match done {
+            Err(err) if err.downcast_ref::<Refused>().is_some_and(Refused::is_gone) => Ok(()),
+            done => done,
+        };
+        for link in links {
+            unless_gone(self.set_attribute(link, LinkAttribute::Group(group), &what).await)?;
+        }
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        unless_gone(self.change(RouteNetlinkMessage::DelLink(message), 0, &what).await)
     }
 
     /// Creates a veth pair, its ends down, the peer directly in its namespace. Errors: either name is taken.

@@ -71,28 +71,38 @@ impl Netns {
 
     /// The namespaces that have a name or a process in them, each once, the named ones first.
     pub fn all() -> Vec<Self> {
-        // A process of another user, or with more capabilities, shows its namespace to CAP_SYS_PTRACE alone.
-        with_reserve(Self::visible)
+        let mut all = Self::named();
+        let further = Self::of_processes().into_iter().filter(|netns| !all.contains(netns));
+        let further: Vec<_> = further.collect();
+        all.extend(further);
+        all
     }
 
-    fn visible() -> Vec<Self> {
+    /// Those that have a name, each once.
+    pub fn named() -> Vec<Self> {
+        Self::distinct(entries(NAMED))
+    }
+
+    /// Those that have a process in them, each once.
+    pub fn of_processes() -> Vec<Self> {
+        let processes = entries("/proc").into_iter().filter(|(_, name)| name.parse::<u32>().is_ok());
+        let namespaces = processes.map(|(path, name)| (path.join("ns/net"), format!("pid {name}")));
+        // A process of another user, or with more capabilities, shows its namespace to CAP_SYS_PTRACE alone.
+        with_reserve(|| Self::distinct(namespaces))
+    }
+
+    fn distinct(places: impl IntoIterator<Item = (PathBuf, String)>) -> Vec<Self> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
-        let mut add = |path: PathBuf, label: String| {
+        for (path, label) in places {
             // By stat first: a machine has many processes and few namespaces.
-            let Ok(meta) = fs::metadata(&path) else { return };
+            let Ok(meta) = fs::metadata(&path) else { continue };
             if !seen.contains(&(meta.dev(), meta.ino()))
                 && let Ok(netns) = Self::at(&path, label)
             {
                 seen.insert(netns.identity);
                 found.push(netns);
             }
-        };
-        for (path, name) in entries(NAMED) {
-            add(path, name);
-        }
-        for (path, name) in entries("/proc").into_iter().filter(|(_, name)| name.parse::<u32>().is_ok()) {
-            add(path.join("ns/net"), format!("pid {name}"));
         }
         found
     }
@@ -194,9 +204,12 @@ impl Netlink {
         {
             return Ok(Some(netns));
         }
-        for netns in Netns::all() {
-            if self.netnsid(&netns).await? == Some(netnsid) {
-                return Ok(Some(netns));
+        // In this order: a machine has many processes.
+        for places in [Netns::named, Netns::of_processes] {
+            for netns in places() {
+                if self.netnsid(&netns).await? == Some(netnsid) {
+                    return Ok(Some(netns));
+                }
             }
         }
         Ok(None)

@@ -24,6 +24,31 @@ fn veth(peer: &Fresh) -> Veth<'_> {
 }
 
 #[test]
+fn interfaces_are_deleted_together_and_no_others() {
+    if skipped("interfaces_are_deleted_together_and_no_others") {
+        return;
+    }
+    let fresh = Fresh::new();
+    fresh.block_on(async || {
+        let netlink = Netlink::open().unwrap();
+        let mut links = Vec::new();
+        for (ifname, peer_ifname) in [("a0", "a1"), ("b0", "b1"), ("c0", "c1"), ("d0", "d1")] {
+            let veth = Veth { ifname, peer_ifname, ..Veth::default() };
+            links.push(netlink.add_veth(&veth).await.unwrap());
+        }
+        let stays = links.pop().unwrap();
+        // Somebody was faster.
+        netlink.delete(&links[2]).await.unwrap();
+        netlink.delete_all(&links).await.unwrap();
+        netlink.delete_all(&links).await.unwrap();
+        let mut left = netlink.list().await.unwrap();
+        left.retain(|link| link.kind == LinkKind::Veth);
+        let left: Vec<_> = left.iter().map(|link| link.ifname.as_str()).collect();
+        assert_eq!(left, ["d1", stays.ifname.as_str()]);
+    });
+}
+
+#[test]
 fn a_veth_pair_and_its_far_end() {
     if skipped("a_veth_pair_and_its_far_end") {
         return;
