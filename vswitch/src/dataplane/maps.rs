@@ -93,7 +93,7 @@ const SPECS: [Spec; 11] = [
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
     spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
     shared::<Set>("FDB", 0),
-    shared::<u64>("FDB_USED", 1),
+    Spec { since: 2, ..shared::<u64>("FDB_USED", 1) },
     spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
