@@ -130,6 +130,21 @@ pub enum Origin {
 }
 
 impl Model {
+    /// A switch of these ports that knows nobody yet, has room for 8 addresses and keeps them for 300.
+    pub fn plain(ports: impl IntoIterator<Item = (u16, Port)>) -> Self {
+        Self {
+            ports: ports.into_iter().collect(),
+            fdb: BTreeMap::new(),
+            fdb_max: 8,
+            ageing: 300,
+            refresh: 1,
+            now: 1000,
+            host_access: true,
+            compat: false,
+            sources: BTreeSet::new(),
+        }
+    }
+
     /// One frame enters the switch now.
     pub fn send(&mut self, from: Member, frame: &Frame) -> Outcome {
         if let Member::Port(slot) = from {

@@ -168,19 +168,9 @@ struct Bench(Case);
 
 impl Bench {
     fn new(change: impl FnOnce(&mut Model)) -> Self {
-        let ports = (1..=4).map(|slot| (slot, Port { uplink: slot == 1, ..PLAIN })).collect();
+        let ports = (1..=4).map(|slot| (slot, Port { uplink: slot == 1, ..PLAIN }));
         let local = Entry { at: Member::Host { uplink: 1 }, kind: Kind::Local, seen: 0 };
-        let mut model = Model {
-            ports,
-            fdb: BTreeMap::from([(HOST, local)]),
-            fdb_max: 100,
-            ageing: 300,
-            refresh: 1,
-            now: 1000,
-            host_access: true,
-            compat: false,
-            sources: BTreeSet::new(),
-        };
+        let mut model = Model { fdb: BTreeMap::from([(HOST, local)]), fdb_max: 100, ..Model::plain(ports) };
         change(&mut model);
         Self(Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() })
     }

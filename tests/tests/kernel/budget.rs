@@ -1,6 +1,6 @@
 //! What do the programs cost? Verified instructions, which may not grow by more than a tenth, and nanoseconds, which are told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use vswitch_ebpf::abi::{FdbEntry, Stamp};
 use vswitch_tests::{
@@ -50,17 +50,7 @@ fn no_program_outgrows_its_budget() {
 fn the_time_of_a_decision() {
     require!(&needs());
     in_namespace_at(0, |mut object| {
-        let model = Model {
-            ports: (1..=2).map(|slot| (slot, PLAIN)).collect(),
-            fdb: BTreeMap::new(),
-            fdb_max: 8,
-            ageing: 300,
-            refresh: 1,
-            now: 1000,
-            host_access: true,
-            compat: false,
-            sources: BTreeSet::new(),
-        };
+        let model = Model::plain((1..=2).map(|slot| (slot, PLAIN)));
         let frame = Frame { dst: UNKNOWN, src: STATION, len: 60, gso: false, pause: false };
         for (program, peer, code) in [
             (Program::Ingress, BTreeSet::new(), TC_REDIRECT),

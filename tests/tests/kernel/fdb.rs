@@ -125,17 +125,7 @@ fn an_address_that_two_cpus_learn_is_one_entry() {
 
 /// Three ports; the station is behind the first one, and UNKNOWN behind `slot`.
 fn set_up(object: &mut Object, slot: u16) {
-    let model = Model {
-        ports: (1..=3).map(|slot| (slot, PLAIN)).collect(),
-        fdb: [].into(),
-        fdb_max: 8,
-        ageing: AGEING,
-        refresh: REFRESH,
-        now: 1000,
-        host_access: true,
-        compat: false,
-        sources: BTreeSet::new(),
-    };
+    let model = Model { ageing: AGEING, refresh: REFRESH, ..Model::plain((1..=3).map(|slot| (slot, PLAIN))) };
     let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() };
     object.configure(&case.tables());
     let fdb = fdb(object, slot);

@@ -103,17 +103,7 @@ fn clones_for_an_uplink_pass_its_own_hook_unseen() {
             pause: false,
         });
         let steps = senders.iter().flat_map(|&from| frames.map(|frame| Step { after: 1, from, frame }));
-        let model = Model {
-            ports: (1..=4).map(port).collect(),
-            fdb: BTreeMap::new(),
-            fdb_max: 8,
-            ageing: 300,
-            refresh: 1,
-            now: 1000,
-            host_access: true,
-            compat: false,
-            sources: BTreeSet::new(),
-        };
+        let model = Model::plain((1..=4).map(port));
         let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: steps.collect() };
         in_lock_step(&mut object, &case.slowed(UNIT), &mut Seen::default())
             .unwrap_or_else(|failure| panic!("{failure}"));
@@ -126,15 +116,8 @@ fn what_is_for_an_interface_that_is_gone_is_counted_once_and_goes_nowhere() {
     require!(&needs());
     in_namespace(|mut object| {
         let model = Model {
-            ports: (1..=2).map(|slot| (slot, PLAIN)).collect(),
             fdb: BTreeMap::from([(UNKNOWN, Entry { at: Member::Port(2), kind: Kind::Static, seen: 0 })]),
-            fdb_max: 8,
-            ageing: 300,
-            refresh: 1,
-            now: 1000,
-            host_access: true,
-            compat: false,
-            sources: BTreeSet::new(),
+            ..Model::plain((1..=2).map(|slot| (slot, PLAIN)))
         };
         let case = Case { model, xdp: BTreeSet::from([1, 2]), peer: BTreeSet::new(), steps: Vec::new() };
         let tables = case.tables();
