@@ -21,6 +21,10 @@ const READY: &str = "controller is running";
 /// How long anything that it does at once may take on a loaded machine.
 pub const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// How long noticing and repairing something may take where other tests have the CPUs, and where not.
+const NOTICED: Duration = Duration::from_secs(3);
+const NOTICED_ALONE: Duration = Duration::from_secs(1);
+
 /// Killed when dropped, which leaves the switch forwarding.
 pub struct Controller {
     child: Killed,
@@ -85,6 +89,24 @@ impl Controller {
         }
     }
 
+    /// As [`Self::tells`], of what must be put right or reported within 3 s, and noticed within 1 s of those in which no
+    /// process had to wait for a CPU.
+    #[track_caller]
+    pub fn notices(&self, part: &str, act: impl FnOnce()) -> Duration {
+        let mut before = None;
+        let took = self.tells(part, patience(NOTICED), || {
+            act();
+            before = stalled();
+        });
+        // Where the kernel does not tell of it, nothing is known.
+        let alone = took.saturating_sub(stalled().zip(before).map_or(took, |(now, before)| now - before));
+        assert!(
+            alone <= patience(NOTICED_ALONE),
+            "{part:?} after {took:?}, {alone:?} of it with CPUs to spare"
+        );
+        took
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.0.id()
@@ -135,4 +157,11 @@ impl Controller {
     fn proc(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the controller runs")
     }
+}
+
+/// The time so far in which some process waited for a CPU, if the kernel tells (Documentation/accounting/psi.rst).
+fn stalled() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let total = text.lines().next()?.split("total=").nth(1)?.parse().ok()?;
+    Some(Duration::from_micros(total))
 }

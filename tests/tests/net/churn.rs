@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -99,14 +99,15 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
     thread::sleep(Duration::from_secs(1));
     let before = (left(&hosts), controller.descriptors());
     let (mut took, mut to_guests) = (Vec::new(), 0);
-    let stop = AtomicBool::new(false);
+    let (stop, newest) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ping = hosts.start_ping("a", &hosts.address("b"), "-i 0.002 -c 60000 -W 1");
     let sent = thread::scope(|scope| {
-        let sender = scope.spawn(|| send_to_all(&hosts, all, &stop));
+        let sender = scope.spawn(|| send_to_all(&hosts, &newest, &stop));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let (mut guests, mut strangers) = (BTreeMap::new(), Vec::new());
             for number in 0..all + AT_A_TIME {
                 let start = Instant::now();
+                newest.store(number, Ordering::Relaxed);
                 if number < all {
                     guests.insert(number, Guest::new(&hosts, number, &mut took));
                 }
@@ -145,13 +146,14 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
     });
 }
 
-/// Frames for all guests, whether they are there or not, until told to stop. Returns how many.
-fn send_to_all(hosts: &Hosts<Vswitch>, all: usize, stop: &AtomicBool) -> usize {
+/// Frames for the guests that are there and for as many that are gone or to come, until told to stop. Returns how many.
+fn send_to_all(hosts: &Hosts<Vswitch>, newest: &AtomicUsize, stop: &AtomicBool) -> usize {
     let a = hosts.lab.member("a");
     let station = Station::new("a", &a.netns, "eth0", a.mac, Ear::Stack(0));
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
-        for number in 0..all {
+        let newest = newest.load(Ordering::Relaxed);
+        for number in newest.saturating_sub(AT_A_TIME * 3 / 2)..newest + AT_A_TIME / 2 {
             let mac = mac(number);
             station.send(&to(mac).bytes(mac, a.mac, sent as u64));
             sent += 1;

@@ -19,8 +19,6 @@ use vswitch_tests::{
     vswitch::{self, Vswitch},
 };
 
-/// Put right or reported. It is noticed within 1 s, as the tests print; not where other tests have the CPUs.
-pub(crate) const NOTICED: Duration = Duration::from_secs(3);
 pub(crate) const NEEDS: &[Need] = &[Need::Tool("bpftool"), Need::Tool("ethtool"), Need::Tool("ping")];
 pub(crate) const PINGS: &str = "-c 10 -i 0.01 -W 1";
 
@@ -69,7 +67,7 @@ fn a_detached_link_is_attached_again() {
     ];
     for (link, ifname, program) in cases {
         let line = format!("\"{ifname}\": its program {program} is not attached: put right");
-        let took = controller.tells(&line, NOTICED, || detach(&pins(&hosts).join("links").join(link)));
+        let took = controller.notices(&line, || detach(&pins(&hosts).join("links").join(link)));
         println!("{link} detached: put right after {took:?}");
         all_reach_all(&hosts);
     }
@@ -106,11 +104,11 @@ fn removed_pins_cost_no_frame_and_are_put_back() {
         ["links/2-in", "links/3-xdp", "links/1-out", "maps/FDB", "maps/RECORDS", "programs/vswitch_xdp"]
     {
         let line = format!("{pin}: was removed: put back");
-        let took = controller.tells(&line, NOTICED, || fs::remove_file(pins.join(pin)).unwrap());
+        let took = controller.notices(&line, || fs::remove_file(pins.join(pin)).unwrap());
         println!("{pin} removed: put back after {took:?}");
         assert_eq!(listed(&pins), before);
     }
-    controller.tells("maps/PORTS: was removed: put back", NOTICED, || {
+    controller.notices("maps/PORTS: was removed: put back", || {
         // As `rm -r` does: a bpffs has files and directories, and nothing else.
         for dir in ["links", "maps", "programs"] {
             fs::read_dir(pins.join(dir))
@@ -211,7 +209,7 @@ fn somebody_elses_program_is_reported_and_left_alone() {
 
     // On a tc port, by netlink, as `ip` does it.
     let program = other.program.display();
-    let took = controller.tells("\"h0\": another XDP program is attached", NOTICED, || {
+    let took = controller.notices("\"h0\": another XDP program is attached", || {
         switch.ip(&format!("link set dev h0 xdp pinned {program}"));
     });
     println!("foreign XDP program on a tc port: told after {took:?}");
@@ -223,14 +221,14 @@ fn somebody_elses_program_is_reported_and_left_alone() {
 
     // By a link, of which no event tells.
     let mut link = None;
-    let took = controller.tells("\"h2\": another XDP program is attached", NOTICED, || {
+    let took = controller.notices("\"h2\": another XDP program is attached", || {
         link = other.try_attach("h2");
     });
     println!("foreign XDP link on a tc port: told after {took:?}");
     controller.tells("\"h2\": is in order again", AT_ONCE, || drop(link.take()));
 
     // In the place of ours, which comes back when it goes.
-    controller.tells("\"h1\": another XDP program is attached", NOTICED, || {
+    controller.notices("\"h1\": another XDP program is attached", || {
         // The controller may be the first to take the place that is free now.
         until("the place is somebody else's", AT_ONCE, || {
             let _loose = Command::new("bpftool")

@@ -12,7 +12,7 @@ use vswitch_tests::{
     vswitch::Vswitch,
 };
 
-use crate::hostile::{NEEDS, NOTICED, all_reach_all, hosts, port};
+use crate::hostile::{NEEDS, all_reach_all, hosts, port};
 
 fn offload(netns: &Netns, ifname: &str, word: &str) -> bool {
     let text = expect_success(netns.command("ethtool").args(["-k", ifname]), None);
@@ -37,8 +37,7 @@ fn offloads_of_an_xdp_ports_far_end_are_switched_back() {
         ("gro off", "generic-receive-offload", true),
     ] {
         assert_eq!(offload(far, STATION_IF, word), wanted);
-        let took =
-            controller.tells(": put right", NOTICED, || ethtool(far, &format!("-K {STATION_IF} {change}")));
+        let took = controller.notices(": put right", || ethtool(far, &format!("-K {STATION_IF} {change}")));
         println!("{change} at the far end: put right after {took:?}");
         assert_eq!(offload(far, STATION_IF, word), wanted, "{word}");
     }
@@ -58,7 +57,7 @@ fn promiscuity_that_an_uplink_needs_is_set_again() {
     let is_promiscuous = || hosts.lab.switch.ip(&format!("link show {UPLINK}")).contains("PROMISC");
     assert!(is_promiscuous());
     let line = format!("\"{UPLINK}\": is no longer made ready: set promiscuous: put right");
-    let took = controller.tells(&line, NOTICED, || {
+    let took = controller.notices(&line, || {
         hosts.lab.switch.ip(&format!("link set {UPLINK} promisc off"));
     });
     println!("promiscuity off: put right after {took:?}");
@@ -79,7 +78,7 @@ fn unicast_filters_that_an_uplink_needs_are_entered_again() {
     let is_filtered = || hosts.lab.switch.bridge(&format!("fdb show dev {UPLINK}")).contains(&mac);
     assert!(is_filtered(), "a station with a known address");
     let line = format!("\"{UPLINK}\": its unicast filter has lost stations: 1: put right");
-    let took = controller.tells(&line, NOTICED, || {
+    let took = controller.notices(&line, || {
         hosts.lab.switch.bridge(&format!("fdb del {mac} dev {UPLINK} self"));
     });
     println!("unicast filter removed: put right after {took:?}");
@@ -96,7 +95,7 @@ fn a_port_that_is_given_to_a_bridge_is_reported_and_left_alone() {
     let switch = &hosts.lab.switch;
     switch.ip("link add br9 type bridge");
     let line = "\"h0\": already a port of bridge br9: ip link set h0 nomaster";
-    let took = controller.tells(line, NOTICED, || drop(switch.ip("link set h0 master br9")));
+    let took = controller.notices(line, || drop(switch.ip("link set h0 master br9")));
     println!("given to a bridge: told after {took:?}");
     assert_eq!(port(&hosts, "h0", "state"), "degraded");
     let fault = "already a port of bridge br9: ip link set h0 nomaster";
