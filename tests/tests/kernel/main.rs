@@ -110,6 +110,28 @@ fn clones_for_an_uplink_pass_its_own_hook_unseen() {
     });
 }
 
+/// The stack behind an uplink is offered a copy of its own, between two ports. (Linux 6.1's verifier once took the code for
+/// dead that clones for the one before.)
+#[test]
+fn whoever_comes_before_an_uplinks_stack_has_a_clone() {
+    require!(&needs());
+    in_namespace(|mut object| {
+        let port = |slot| (slot, Port { uplink: slot % 2 == 0, ..PLAIN });
+        let model = Model::plain((1..=4).map(port));
+        let frame = Frame { dst: BROADCAST, src: STATION, len: 60, gso: false, pause: false };
+        let step = Step { after: 1, from: Member::Port(1), frame };
+        let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: vec![step] };
+        let mut seen = Seen::default();
+        in_lock_step(&mut object, &case.slowed(UNIT), &mut seen)
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        let stack = |uplink| Receiver::Host { uplink };
+        // The frame itself would have gone to port 4.
+        let cloned = [stack(2), Receiver::Port(2), Receiver::Port(3), stack(4)];
+        assert_eq!(seen.clones, cloned.map(|receiver| (receiver, 1)).into());
+        assert_eq!(moved_by_interface(), seen.clones);
+    });
+}
+
 /// The kernel empties a slot of the device maps when its interface goes; XDP leaves what is left to tc.
 #[test]
 fn what_is_for_an_interface_that_is_gone_is_counted_once_and_goes_nowhere() {

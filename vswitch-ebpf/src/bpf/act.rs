@@ -297,7 +297,10 @@ struct Offer {
 /// Gives a copy to all who may have one but the last.
 #[inline(always)]
 fn offer_to_all(ctx: &TcContext, decision: &Decision, len: u32) -> Offered {
-    let target = Target { slot: 0, ifindex: 0, flags: 0 };
+    // 0, since no frame has 2 GiB. Before 6.8 the verifier follows a loop's function once alone (commit ab5cfac139ab): if it saw
+    // that there is nobody at first, it would remove the code by which those who come later have their copies.
+    let nobody = len >> 31;
+    let target = Target { slot: 0, ifindex: nobody, flags: 0 };
     let offered = Offered { ports: 0, host: false, stays: false, last: Delivery { target, to_stack: false } };
     let mut offer = Offer { skb: ctx.skb.skb, flood: decision.flood(), len, offered };
     let slots = u32::from(decision.settings().slots).saturating_sub(1);
