@@ -75,7 +75,7 @@ impl Controller {
     /// Does something, and waits for a new line about it. Returns how long that took.
     #[track_caller]
     pub fn tells(&self, part: &str, within: Duration, act: impl FnOnce()) -> Duration {
-        let before = self.lines().len();
+        let (before, within) = (self.lines().len(), patience(within));
         act();
         let start = Instant::now();
         loop {

@@ -47,6 +47,13 @@ pub fn available(inside: &str, needs: &[Need]) -> bool {
     false
 }
 
+/// Whether tc programs are attached by links, and not as clsact filters (Linux 6.6).
+pub fn kernel_has_tcx() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+}
+
 impl Need {
     fn missing(self) -> Option<String> {
         let (available, lack) = match self {

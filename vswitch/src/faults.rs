@@ -101,8 +101,10 @@ async fn is_attached(
 ) -> Result<bool> {
     let tc = matches!(hook, Hook::In | Hook::Out);
     if tc && !links::tcx() {
-        let (ingress, egress) = netlink.clsact_filters(link, CLSACT_PRIORITY, CLSACT_HANDLE.into()).await?;
-        return Ok(if hook == Hook::In { ingress } else { egress });
+        let filters = netlink.clsact_filters(link, CLSACT_PRIORITY, CLSACT_HANDLE.into()).await?;
+        let runs = if hook == Hook::In { filters.ingress } else { filters.egress };
+        let ours = links::program_id(&dataplane.pins, hook);
+        return Ok(runs.is_some_and(|id| ours.is_none_or(|ours| ours == id)));
     }
     let at = links::attached_to(&dataplane.pins, member.slot, hook);
     Ok(at.is_none_or(|ifindex| ifindex == link.ifindex))

@@ -14,7 +14,7 @@ use vswitch_tests::{
     hosts::{Hosts, Killed, finish_ping, until},
     lab::{HOST, Lab, OUTSIDE, Outside, UPLINK},
     require,
-    require::{NAMESPACES, Need},
+    require::{NAMESPACES, Need, kernel_has_tcx},
     topo::expect_success,
     vswitch::{self, Vswitch},
 };
@@ -49,8 +49,18 @@ fn pins(hosts: &Hosts<Vswitch>) -> PathBuf {
     vswitch::pins(&hosts.switch.name)
 }
 
-fn detach(link: &Path) {
-    expect_success(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(link), None);
+/// What takes a program from a port: its link, by the link's pin, or below Linux 6.6 its filter.
+fn detaching(hosts: &Hosts<Vswitch>, link: &str, ifname: &str) -> Command {
+    let pin = pins(hosts).join("links").join(link);
+    let direction = if link.ends_with("-out") { "egress" } else { "ingress" };
+    if link.ends_with("-xdp") || kernel_has_tcx() {
+        let mut bpftool = Command::new("bpftool");
+        bpftool.args(["link", "detach", "pinned"]).arg(pin);
+        return bpftool;
+    }
+    let mut tc = hosts.lab.switch.command("tc");
+    tc.args(["filter", "del", "dev", ifname, direction, "prio", "1", "handle", "0x5653", "bpf"]);
+    tc
 }
 
 #[test]
@@ -67,7 +77,8 @@ fn a_detached_link_is_attached_again() {
     ];
     for (link, ifname, program) in cases {
         let line = format!("\"{ifname}\": its program {program} is not attached: put right");
-        let took = controller.notices(&line, || detach(&pins(&hosts).join("links").join(link)));
+        let took =
+            controller.notices(&line, || drop(expect_success(&mut detaching(&hosts, link, ifname), None)));
         println!("{link} detached: put right after {took:?}");
         all_reach_all(&hosts);
     }
@@ -79,7 +90,7 @@ fn without_a_controller_show_tells_of_a_detached_link() {
     require!(NEEDS);
     let (hosts, controller) = hosts();
     drop(controller);
-    detach(&pins(&hosts).join("links/2-in"));
+    expect_success(&mut detaching(&hosts, "2-in", "h0"), None);
     let fault = "its program vswitch_in is not attached";
     assert_eq!(port(&hosts, "h0", "state"), "degraded");
     assert_eq!(port(&hosts, "h0", "faults"), json!([fault]));
@@ -100,9 +111,8 @@ fn removed_pins_cost_no_frame_and_are_put_back() {
     let pins = pins(&hosts);
     let before = listed(&pins);
     let ping = hosts.start_ping("a", &hosts.address("b"), "-i 0.005 -c 6000 -W 1");
-    for pin in
-        ["links/2-in", "links/3-xdp", "links/1-out", "maps/FDB", "maps/RECORDS", "programs/vswitch_xdp"]
-    {
+    let tc = ["links/2-in", "links/1-out"].into_iter().filter(|_| kernel_has_tcx());
+    for pin in tc.chain(["links/3-xdp", "maps/FDB", "maps/RECORDS", "programs/vswitch_xdp"]) {
         let line = format!("{pin}: was removed: put back");
         let took = controller.notices(&line, || fs::remove_file(pins.join(pin)).unwrap());
         println!("{pin} removed: put back after {took:?}");
@@ -208,7 +218,8 @@ fn somebody_elses_program_is_reported_and_left_alone() {
     let switch = &hosts.lab.switch;
 
     // On a tc port, by netlink, as `ip` does it.
-    let program = other.program.display();
+    let program = other.program("vswitch_xdp");
+    let program = program.display();
     let took = controller.notices("\"h0\": another XDP program is attached", || {
         switch.ip(&format!("link set dev h0 xdp pinned {program}"));
     });
@@ -231,10 +242,7 @@ fn somebody_elses_program_is_reported_and_left_alone() {
     controller.notices("\"h1\": another XDP program is attached", || {
         // The controller may be the first to take the place that is free now.
         until("the place is somebody else's", AT_ONCE, || {
-            let _loose = Command::new("bpftool")
-                .args(["link", "detach", "pinned"])
-                .arg(pins(&hosts).join("links/3-xdp"))
-                .output();
+            let _loose = detaching(&hosts, "3-xdp", "h1").output();
             link = other.try_attach("h1");
             link.is_some()
         });
@@ -248,27 +256,30 @@ fn somebody_elses_program_is_reported_and_left_alone() {
     all_reach_all(&hosts);
 }
 
-/// An XDP program that is not the switch's, and lets everything pass: that of a switch without ports.
-struct Foreign<'a> {
+/// Programs that are not the switch's, and let everything pass: those of a switch without ports.
+pub(crate) struct Foreign<'a> {
     hosts: &'a Hosts<Vswitch>,
     name: String,
-    program: PathBuf,
 }
 
 impl<'a> Foreign<'a> {
-    fn new(hosts: &'a Hosts<Vswitch>) -> Self {
+    pub(crate) fn new(hosts: &'a Hosts<Vswitch>) -> Self {
         let name = vswitch::unique_name();
         vswitch::run(&hosts.lab.switch, &name, "up");
-        let program = vswitch::pins(&name).join("programs/vswitch_xdp");
-        Self { hosts, name, program }
+        Self { hosts, name }
+    }
+
+    /// The pin of the one that has this name.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        vswitch::pins(&self.name).join("programs").join(name)
     }
 
     /// By a link, which lasts as long as what is returned. None: there is a program already.
     fn try_attach(&self, ifname: &str) -> Option<aya::programs::Xdp> {
         self.hosts.lab.switch.run(|| {
             let interface = aya_obj::programs::XdpAttachType::Interface;
-            let mut program =
-                aya::programs::Xdp::from_pin(&self.program, interface).expect("open the program");
+            let mut program = aya::programs::Xdp::from_pin(self.program("vswitch_xdp"), interface)
+                .expect("open the program");
             program.attach(ifname, aya::programs::XdpMode::Driver).ok().map(|_link| program)
         })
     }
@@ -296,11 +307,10 @@ fn who_undoes_a_repair_again_and_again_is_met_with_pauses() {
     require!(NAMESPACES);
     require!(NEEDS);
     let (hosts, controller) = hosts();
-    let link = pins(&hosts).join("links/2-in");
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(8) {
         // It may not have been put right yet.
-        let _loose = Command::new("bpftool").args(["link", "detach", "pinned"]).arg(&link).output();
+        let _loose = detaching(&hosts, "2-in", "h0").output();
         thread::sleep(Duration::from_millis(100));
     }
     let repairs = controller.lines().iter().filter(|line| line.ends_with("not attached: put right")).count();

@@ -26,6 +26,7 @@ mod frames_host;
 mod frames_ledger;
 mod hitless;
 mod hostile;
+mod hostile_clsact;
 mod hostile_settings;
 mod interrupted;
 mod json;

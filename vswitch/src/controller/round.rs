@@ -204,7 +204,11 @@ impl Controller<'_> {
             Fault::Detached(hook) => {
                 // It may be another interface of that name and index.
                 self.dataplane.maps.set_present(member.slot, link.ifindex)?;
-                links::attach(&self.dataplane.pins, member.slot, &link.ifname, *hook)?;
+                let pins = &self.dataplane.pins;
+                // A clsact filter may have another program in its place.
+                if !links::follow(pins, member.slot, Some(&link.ifname), *hook)? {
+                    links::attach(pins, member.slot, &link.ifname, *hook)?;
+                }
                 self.hold.look();
                 Ok(())
             }

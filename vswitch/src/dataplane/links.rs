@@ -111,6 +111,11 @@ pub(crate) fn attached_to(pins: &Pins, slot: u16, hook: Hook) -> Option<u32> {
     }
 }
 
+/// The number of the hook's pinned program. `None`: this process may not know, or there is none.
+pub(crate) fn program_id(pins: &Pins, hook: Hook) -> Option<u32> {
+    ProgramInfo::from_pin(pins.program(hook.program())).ok().map(|program| program.id())
+}
+
 /// Whether tc programs are attached as links (tcx, kernel 6.6).
 pub(crate) fn tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
@@ -137,7 +142,11 @@ pub(crate) fn follow(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -
         let filter = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)?;
         let mut program = SchedClassifier::from_pin(&program).context("open the tc program")?;
         // The kernel replaces a filter of the same priority and handle in one step.
-        let id = program.attach_to_link(filter).map_err(|err| refused(ifname, "tc", &err))?;
+        let id = match program.attach_to_link(filter) {
+            // No such filter; no clsact.
+            Err(err) if [Some(libc::ENOENT), Some(libc::EINVAL)].contains(&errno(&err)) => return Ok(false),
+            done => done.map_err(|err| refused(ifname, "tc", &err))?,
+        };
         // It belongs to the interface, as at first.
         std::mem::forget(program.take_link(id)?);
         return Ok(true);
@@ -256,15 +265,20 @@ fn attach_tc(program: &PathBuf, ifname: &str, direction: TcAttachType) -> Result
 
 /// What the kernel's refusal means for the user.
 fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
-    let errno = if let ProgramError::SyscallError(SyscallError { io_error, .. }) = err {
-        io_error.raw_os_error()
-    } else {
-        None
-    };
     anyhow!(
         r#""{ifname}": attach {what}: {}"#,
-        meaning(ifname, what, errno).unwrap_or_else(|| err.to_string())
+        meaning(ifname, what, errno(err)).unwrap_or_else(|| err.to_string())
     )
+}
+
+fn errno(err: &ProgramError) -> Option<i32> {
+    if let ProgramError::SyscallError(SyscallError { io_error, .. }) = err {
+        io_error.raw_os_error()
+    } else if let ProgramError::TcError(TcError::NetlinkError(err)) = err {
+        err.raw_os_error()
+    } else {
+        None
+    }
 }
 
 fn meaning(ifname: &str, what: &str, errno: Option<i32>) -> Option<String> {

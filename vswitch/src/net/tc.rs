@@ -1,7 +1,10 @@
-//! Which clsact filters has an interface? Only kernels without tcx (before 6.6) need to be asked.
+//! Whose programs run as clsact filters of an interface? Only kernels without tcx (before 6.6) need to be asked.
 
 use anyhow::Result;
-use rtnetlink::packet_route::{RouteNetlinkMessage, tc::TcMessage};
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption},
+};
 
 use super::{Link, Netlink};
 
@@ -9,21 +12,41 @@ use super::{Link, Netlink};
 const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
 
+/// The programs' numbers; 0 for a filter that is no program. None: there is no such filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Of what arrives.
+    pub ingress: Option<u32>,
+    /// Of what the host sends.
+    pub egress: Option<u32>,
+}
+
 impl Netlink {
-    /// Whether there is a filter of that priority and handle, at ingress and at egress.
-    pub async fn clsact_filters(&self, link: &Link, priority: u16, handle: u32) -> Result<(bool, bool)> {
-        let mut found = [false; 2];
-        for (parent, found) in [INGRESS, EGRESS].into_iter().zip(&mut found) {
+    /// The filters of that priority and handle.
+    pub async fn clsact_filters(&self, link: &Link, priority: u16, handle: u32) -> Result<Filters> {
+        let mut filters = Filters::default();
+        for (parent, found) in [(INGRESS, &mut filters.ingress), (EGRESS, &mut filters.egress)] {
             let mut message = TcMessage::with_index(link.ifindex.cast_signed());
             message.header.parent = parent.into();
             let what = format!(r#"list the tc filters of "{}""#, link.ifname);
             let replies = self.dump(RouteNetlinkMessage::GetTrafficFilter(message), &what).await?;
-            *found = replies.iter().any(|reply| {
+            *found = replies.iter().find_map(|reply| {
+                let RouteNetlinkMessage::NewTrafficFilter(filter) = reply else { return None };
                 // tcm_info: the priority above, the protocol below.
-                matches!(reply, RouteNetlinkMessage::NewTrafficFilter(filter)
-                    if u32::from(filter.header.handle) == handle && filter.header.info >> 16 == u32::from(priority))
+                let ours = u32::from(filter.header.handle) == handle
+                    && filter.header.info >> 16 == u32::from(priority);
+                ours.then(|| program(filter).unwrap_or_default())
             });
         }
-        Ok(found.into())
+        Ok(filters)
     }
+}
+
+fn program(filter: &TcMessage) -> Option<u32> {
+    filter.attributes.iter().find_map(|attribute| {
+        let TcAttribute::Options(options) = attribute else { return None };
+        options.iter().find_map(|option| {
+            if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option { Some(*id) } else { None }
+        })
+    })
 }

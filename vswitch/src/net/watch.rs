@@ -41,7 +41,8 @@ pub enum LinkEvent {
         /// It lives on in another namespace.
         moved: bool,
     },
-    /// Something on it is gone that is not told of as part of the link: an entry of its receive filter, a qdisc.
+    /// Something on it is gone that is not told of as part of the link: an entry of its receive filter, a qdisc, or a tc
+    /// filter, in whose place there may be another.
     Stripped { ifindex: u32 },
     /// An interface changed or went in another namespace, by the number that this one gives to that (`ip netns list-id`).
     Elsewhere { netnsid: i32, ifindex: u32 },
@@ -195,7 +196,9 @@ fn event(message: RouteNetlinkMessage, netnsid: Option<i32>) -> Option<LinkEvent
         RouteNetlinkMessage::DelNeighbour(entry) => {
             return Some(LinkEvent::Stripped { ifindex: entry.header.ifindex });
         }
-        RouteNetlinkMessage::DelQueueDiscipline(tc) | RouteNetlinkMessage::DelTrafficFilter(tc) => {
+        RouteNetlinkMessage::DelQueueDiscipline(tc)
+        | RouteNetlinkMessage::NewTrafficFilter(tc)
+        | RouteNetlinkMessage::DelTrafficFilter(tc) => {
             return Some(LinkEvent::Stripped { ifindex: tc.header.index.cast_unsigned() });
         }
         _ => return None,

@@ -48,14 +48,6 @@ impl Kernel {
         }
     }
 
-    /// Whether it can do all that a test may need and many kernels cannot: such tests are marked `ignore`.
-    pub(crate) const fn has_everything(self) -> bool {
-        match self {
-            Self::V6_1 => false,
-            Self::V6_12 => true,
-        }
-    }
-
     /// Downloads its package into `directory` and unpacks it there, unless that was done before.
     pub(crate) fn unpack(self, directory: &Path) -> Result<Unpacked> {
         let package = self.package()?;

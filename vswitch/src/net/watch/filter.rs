@@ -7,6 +7,7 @@ const RTM_NEWLINK: u32 = 16;
 const RTM_DELLINK: u32 = 17;
 const RTM_DELNEIGH: u32 = 29;
 const RTM_DELQDISC: u32 = 37;
+const RTM_NEWTFILTER: u32 = 44;
 const RTM_DELTFILTER: u32 = 45;
 
 /// Where the low byte of `nlmsg_type` is.
@@ -29,11 +30,12 @@ const fn step(code: u32, k: u32, yes: u8, no: u8) -> libc::sock_filter {
 }
 
 /// Jumps count the steps that are left out.
-const STEPS: [libc::sock_filter; 12] = [
+const STEPS: [libc::sock_filter; 13] = [
     step(LOAD, TYPE, 0, 0),
-    step(EQUALS, RTM_NEWLINK, 8, 0),
-    step(EQUALS, RTM_DELLINK, 7, 0),
-    step(EQUALS, RTM_DELQDISC, 6, 0),
+    step(EQUALS, RTM_NEWLINK, 9, 0),
+    step(EQUALS, RTM_DELLINK, 8, 0),
+    step(EQUALS, RTM_DELQDISC, 7, 0),
+    step(EQUALS, RTM_NEWTFILTER, 6, 0),
     step(EQUALS, RTM_DELTFILTER, 5, 0),
     step(EQUALS, RTM_DELNEIGH, 0, 5),
     step(LOAD, FAMILY, 0, 0),
