@@ -47,6 +47,7 @@ pub struct Station {
     pub name: String,
     pub mac: Mac,
     pub ear: Ear,
+    ifindex: u32,
     socket: OwnedFd,
 }
 
@@ -67,7 +68,7 @@ impl Station {
         let socket = netns
             .run(|| open(ifindex, protocol))
             .unwrap_or_else(|err| panic!("open a packet socket on {ifname} for {name}: {err}"));
-        Self { name: name.to_owned(), mac, ear, socket }
+        Self { name: name.to_owned(), mac, ear, ifindex, socket }
     }
 
     /// Waits until the interface carries frames. Being up is not enough: the kernel switches a veth's queues and a
@@ -96,9 +97,22 @@ impl Station {
 
     /// Sends one frame as it is. Over veth and bridge it has been received when this returns, or nearly so.
     pub fn send(&self, bytes: &[u8]) {
+        // As a stack does it. Before 6.8 a macvlan child does not look at the frame (commit cb297cc5e194), and would not know a
+        // pause frame that a socket sends for what it is.
+        let ethertype = bytes.get(12..14).map_or(0, |field| u16::from_be_bytes([field[0], field[1]]));
+        let address = address(self.ifindex, ethertype);
         for _attempt in 0..100 {
-            // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-            let sent = unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+            // SAFETY: the pointers and lengths are those of a live slice and a live address, which the call only reads.
+            let sent = unsafe {
+                libc::sendto(
+                    self.socket.as_raw_fd(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    0,
+                    ptr::from_ref(&address).cast(),
+                    ADDRESS_LEN,
+                )
+            };
             if sent == bytes.len() as isize {
                 return;
             }
@@ -257,16 +271,21 @@ pub(crate) fn open(ifindex: u32, protocol: u16) -> io::Result<OwnedFd> {
     set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RX_BUFFER)?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+    let address = address(ifindex, protocol);
+    // SAFETY: the address is a live sockaddr_ll and the length is its size.
+    let result = unsafe { libc::bind(fd, ptr::from_ref(&address).cast(), ADDRESS_LEN) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
+fn address(ifindex: u32, protocol: u16) -> libc::sockaddr_ll {
     // SAFETY: a plain C struct, for which all zeroes is a valid value.
     let mut address = unsafe { mem::zeroed::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = protocol.to_be();
     address.sll_ifindex = ifindex as i32;
-    // SAFETY: the address is a live sockaddr_ll and the length is its size.
-    let result = unsafe {
-        libc::bind(fd, ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+    address
 }
 
 fn set_option(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
