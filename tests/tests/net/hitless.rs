@@ -19,6 +19,7 @@ use aya::{
 };
 use serde_json::Value;
 use vswitch_tests::{
+    campaign,
     controller::{AT_ONCE, Controller},
     hosts::{Hosts, until},
     lab::{Lab, OUTSIDE, Outside, STATION_IF},
@@ -32,13 +33,7 @@ const STATIONS: [&str; 4] = ["a", "b", "c", OUTSIDE];
 /// Among them every kind of way: tc and XDP, to the uplink and from it.
 const FLOWS: [(usize, usize); 7] = [(0, 1), (1, 2), (2, 1), (2, 3), (3, 0), (0, 3), (1, 0)];
 
-fn number(variable: &str, or: u64) -> u64 {
-    env::var(variable).map_or(or, |text| text.parse().expect("a number"))
-}
-
-fn rounds() -> u64 {
-    number("VSWITCH_ROUNDS", 8)
-}
+const ROUNDS: u64 = 8;
 
 fn hosts() -> Hosts<Vswitch> {
     let switch = Vswitch::new().datapath("b", "xdp").datapath("c", "xdp");
@@ -151,7 +146,7 @@ fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
     let first = counters(hosts);
     let mut last = first.clone();
     let load = load(hosts);
-    let frames = number("VSWITCH_FRAMES", 0);
+    let frames = campaign::number("VSWITCH_FRAMES", 0);
     for number in 0..rounds {
         round(number);
         // Programs go by a work queue.
@@ -184,7 +179,7 @@ fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
 fn a_controller_that_is_killed_again_and_again_costs_no_frame() {
     require!(NAMESPACES);
     let hosts = hosts();
-    under_load(&hosts, rounds(), |number| {
+    under_load(&hosts, campaign::rounds(ROUNDS), |number| {
         let mut controller = Controller::spawn(&hosts.lab.switch, &hosts.switch.name, "");
         if number % 4 != 0 {
             controller.await_line("controller is running");
@@ -205,7 +200,7 @@ fn an_upgrade_costs_no_frame() {
     let other = OtherBuild::new();
     let entries = |hosts: &Hosts<Vswitch>| hosts.json("fdb show").as_array().expect("rows").len();
     let known = entries(&hosts);
-    under_load(&hosts, rounds().div_ceil(2), |_| {
+    under_load(&hosts, campaign::rounds(ROUNDS).div_ceil(2), |_| {
         let before = links(&pins);
         let upgrade =
             || other.command(&hosts.lab.switch, &hosts.switch.name, "upgrade").output().expect("start it");

@@ -14,7 +14,7 @@ use crate::{
 };
 
 const COMPAT: &str = "--macvlan-compat";
-const ROUNDS: usize = 30;
+const ROUNDS: u64 = 30;
 
 #[test]
 fn behind_a_switch_that_reflects() {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use vswitch_tests::{
+    campaign,
     fabric::{Fabric, Mode},
     frame::{BROADCAST, Frame, colons, to},
     lab::{HOST, Lab, OUTSIDE, Outside},
@@ -48,7 +49,8 @@ impl Worlds {
     }
 
     /// Rounds of frames, each with other modes.
-    pub(crate) fn rounds(&mut self, seed: u64, rounds: usize) {
+    pub(crate) fn rounds(&mut self, seed: u64, usual: u64) {
+        let rounds = campaign::rounds(usual);
         let (mut random, mut sent, started) = (Random(seed), 0, Instant::now());
         let stations = self.stations();
         for round in 0..rounds {
