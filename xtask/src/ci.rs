@@ -9,7 +9,7 @@ use crate::{
     cargo, dist, packages, probe,
     route::Route,
     setup::{self, Toolchain},
-    test,
+    test, vm,
 };
 
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
@@ -27,6 +27,8 @@ pub(crate) fn run() -> Result<()> {
     heading("completions and man pages");
     dist::run(&dist::Args::generated())?;
     test::run(&test::Args::everything())?;
+    heading("other kernels");
+    vm::quick()?;
     println!("\nci passed in {:.0} s", started.elapsed().as_secs_f32());
     Ok(())
 }

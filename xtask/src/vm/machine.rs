@@ -13,9 +13,10 @@ pub(crate) fn run(directory: &Path, kernel: &Path, image: &Path, kvm: bool, limi
     let accelerator = if kvm { "kvm" } else { "tcg,thread=multi" };
     let (console, status) = (directory.join("console.log"), directory.join("status"));
     fs::write(&status, "").with_context(|| format!("empty {}", status.display()))?;
-    // `timeout` ends it even if xtask is killed; in the foreground, Ctrl-C reaches it.
-    let ended = Command::new("timeout")
-        .args(["--foreground", "--kill-after=5", &limit.as_secs().to_string(), "qemu-system-x86_64"])
+    // `timeout` ends it even if xtask is killed; in the foreground, Ctrl-C reaches it. It is in nobody's way.
+    let ended = Command::new("nice")
+        .args(["-n", "10", "timeout", "--foreground", "--kill-after=5", &limit.as_secs().to_string()])
+        .arg("qemu-system-x86_64")
         .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY, "-accel", accelerator])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
@@ -30,7 +31,7 @@ pub(crate) fn run(directory: &Path, kernel: &Path, image: &Path, kvm: bool, limi
         .arg(format!("file:{}", status.display()))
         .stdin(std::process::Stdio::null())
         .status()
-        .context("start timeout and qemu-system-x86_64")?;
+        .context("start nice, timeout and qemu-system-x86_64")?;
     if ended.code() == Some(TIMED_OUT) {
         bail!("not done after {} s: its console is in {}", limit.as_secs(), console.display());
     }
