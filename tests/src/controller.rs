@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     hosts::{Killed, signal, until},
-    patience::patience,
+    patience::{Stopwatch, patience},
     topo::Netns,
     vswitch,
 };
@@ -93,13 +93,12 @@ impl Controller {
     /// process had to wait for a CPU.
     #[track_caller]
     pub fn notices(&self, part: &str, act: impl FnOnce()) -> Duration {
-        let mut before = None;
+        let mut start = None;
         let took = self.tells(part, patience(NOTICED), || {
             act();
-            before = stalled();
+            start = Some(Stopwatch::start());
         });
-        // Where the kernel does not tell of it, nothing is known.
-        let alone = took.saturating_sub(stalled().zip(before).map_or(took, |(now, before)| now - before));
+        let alone = start.expect("it was done").alone();
         assert!(
             alone <= patience(NOTICED_ALONE),
             "{part:?} after {took:?}, {alone:?} of it with CPUs to spare"
@@ -157,11 +156,4 @@ impl Controller {
     fn proc(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the controller runs")
     }
-}
-
-/// The time so far in which some process waited for a CPU, if the kernel tells (Documentation/accounting/psi.rst).
-fn stalled() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/pressure/cpu").ok()?;
-    let total = text.lines().next()?.split("total=").nth(1)?.parse().ok()?;
-    Some(Duration::from_micros(total))
 }

@@ -148,6 +148,9 @@ fn down_leaves_nothing() {
     let web = Netns::new("web");
     let hosts = Hosts { switch: Vswitch::new(), lab };
     let lab = &hosts.lab;
+    until("the kernel has said of all links that they are up", AT_ONCE, || {
+        !traces(lab)[0].contains("NO-CARRIER")
+    });
     let before = traces(lab);
     let vswitch = |args: &str| hosts.vswitch(args);
     vswitch(&format!("up --uplink {UPLINK} h0"));
