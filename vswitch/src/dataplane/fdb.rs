@@ -66,7 +66,11 @@ impl Fdb {
 
     /// All entries, in no order.
     pub(crate) fn all(&self) -> Result<Vec<(FdbKey, FdbEntry)>> {
-        all(self.sets.map(), self.shape.sets())
+        match &self.shared {
+            // A command does it several times, and the kernel would copy empty sets.
+            Some(shared) => Ok(shared.entries(self.shape)),
+            None => all(self.sets.map(), self.shape.sets()),
+        }
     }
 
     /// Adds or replaces an entry.
@@ -207,6 +211,18 @@ impl Shared {
     /// The ways that a key may have, in the order in which they are taken.
     fn ways(&self, shape: Shape, key: u64) -> impl Iterator<Item = &SharedWay> {
         shape.places(key).into_iter().flat_map(|set| self.ways_of(set))
+    }
+
+    fn entries(&self, shape: Shape) -> Vec<(FdbKey, FdbEntry)> {
+        let ways = (0..shape.sets()).flat_map(|set| self.ways_of(set));
+        let entry = |way: &SharedWay| {
+            let key = way.key.load(Ordering::Acquire);
+            let entry = way.entry.load(Ordering::Acquire);
+            // Not the entry of a key that has taken the way in between.
+            let whole = key != 0 && entry != 0 && way.key.load(Ordering::Acquire) == key;
+            whole.then(|| (FdbKey::from_word(key), FdbEntry(entry)))
+        };
+        ways.filter_map(entry).collect()
     }
 
     fn find(&self, shape: Shape, key: u64) -> Option<&SharedWay> {
