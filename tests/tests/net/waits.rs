@@ -53,10 +53,13 @@ impl Manager {
     fn hears(&self, within: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(within)).unwrap();
         let mut buffer = [0; 4096];
-        match self.socket.recv(&mut buffer) {
-            Ok(len) => Some(String::from_utf8_lossy(&buffer[..len]).into_owned()),
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => None,
-            Err(err) => panic!("{err}"),
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(len) => return Some(String::from_utf8_lossy(&buffer[..len]).into_owned()),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => panic!("{err}"),
+            }
         }
     }
 
