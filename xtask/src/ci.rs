@@ -1,6 +1,9 @@
 //! What must pass before a change is taken?
 
-use std::{env, time::Instant};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 
@@ -11,6 +14,9 @@ use crate::{
     setup::{self, Toolchain},
     test, vm,
 };
+
+/// All is to be done within 15 minutes, of which two emulated machines take five where the rest takes so long.
+const TIME_BEFORE_OTHER_KERNELS: Duration = Duration::from_secs(8 * 60);
 
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 
@@ -28,7 +34,13 @@ pub(crate) fn run() -> Result<()> {
     dist::run(&dist::Args::generated())?;
     test::run(&test::Args::everything())?;
     heading("other kernels");
-    vm::quick()?;
+    if started.elapsed() < TIME_BEFORE_OTHER_KERNELS {
+        vm::quick()?;
+    } else {
+        println!(
+            "LEFT OUT, as this machine has taken its time: cargo xtask vm --quick --kernel 6.1 (and 6.12)"
+        );
+    }
     println!("\nci passed in {:.0} s", started.elapsed().as_secs_f32());
     Ok(())
 }
