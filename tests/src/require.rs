@@ -47,11 +47,16 @@ pub fn available(inside: &str, needs: &[Need]) -> bool {
     false
 }
 
-/// Whether tc programs are attached by links, and not as clsact filters (Linux 6.6).
+/// Whether tc programs are attached by links, and not as clsact filters.
 pub fn kernel_has_tcx() -> bool {
+    kernel() >= (6, 6)
+}
+
+/// The running kernel's version.
+pub fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
 impl Need {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{patience::patience, topo::Netns};
+use crate::{patience::patience, require::kernel, topo::Netns};
 
 /// `struct virtio_net_hdr`, of the length that a tap has unless asked otherwise.
 pub const VNET_LEN: usize = 10;
@@ -20,8 +20,10 @@ pub const NEEDS_CSUM: u8 = 1;
 
 /// Frames whose checksum is still to be made (TUN_F_CSUM).
 pub const CSUM: libc::c_uint = 1;
-/// Super-frames of TCP and of UDP (TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6).
-pub const SEGMENTS: libc::c_uint = 0x02 | 0x04 | 0x20 | 0x40;
+/// Super-frames of TCP and of UDP (TUN_F_TSO4, TUN_F_TSO6, and [`UDP_SEGMENTS`]).
+pub const SEGMENTS: libc::c_uint = 0x02 | 0x04 | UDP_SEGMENTS;
+/// TUN_F_USO4 and TUN_F_USO6, of which a tap before Linux 6.2 knows nothing.
+const UDP_SEGMENTS: libc::c_uint = 0x20 | 0x40;
 
 const LARGEST: usize = 1 << 16;
 
@@ -42,9 +44,15 @@ impl Tap {
 
     /// What whoever has the tap open takes: 0, [`CSUM`], or with it [`SEGMENTS`].
     pub fn offload(&self, flags: libc::c_uint) {
-        let flags = libc::c_ulong::from(flags);
-        // SAFETY: TUNSETOFFLOAD takes an integer, not a pointer; the file is open.
-        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, flags) };
+        let set = |flags| {
+            let flags = libc::c_ulong::from(flags);
+            // SAFETY: TUNSETOFFLOAD takes an integer, not a pointer; the file is open.
+            unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, flags) }
+        };
+        let mut result = set(flags);
+        if result != 0 && flags & UDP_SEGMENTS != 0 && kernel() < (6, 2) {
+            result = set(flags & !UDP_SEGMENTS);
+        }
         assert_eq!(result, 0, "TUNSETOFFLOAD: {}", io::Error::last_os_error());
     }
 

@@ -44,7 +44,7 @@ const SPEED: &str = "measures speed, which an emulated CPU has not";
 const CPU_TIME: &str = "measures CPU time, of which an emulated CPU takes many times as much";
 const RENAMES: &str = "no interface that is up can be renamed before Linux 6.2";
 
-const LEFT_OUT: [LeftOut; 8] = [
+const LEFT_OUT: [LeftOut; 9] = [
     everywhere("kernel", "budget::the_time_of_a_decision", SPEED),
     everywhere("net", "traffic_speed::tcp_between_veths_is_as_fast_as_through_a_linux_bridge", SPEED),
     everywhere("net", "lifecycle::an_idle_controller_does_nothing", CPU_TIME),
@@ -54,6 +54,11 @@ const LEFT_OUT: [LeftOut; 8] = [
         "`cargo xtask dist --check` runs it, on the package",
     ),
     on_one(Kernel::V6_1, "netkit::", "there is no netkit before Linux 6.7"),
+    on_one(
+        Kernel::V6_1,
+        "checksums::contents_and_checksums_are_right_on_every_path_with_any_offloads",
+        "no socket sends a UDP super-frame by an interface without checksum offload before Linux 6.11",
+    ),
     on_one(Kernel::V6_1, "lifecycle_ports::a_port_that_takes_a_missing_ports_name_is_attached_once", RENAMES),
     on_one(Kernel::V6_1, "lifecycle_ports::a_renamed_interface_stays_a_port", RENAMES),
     on_one(Kernel::V6_12, "hostile_clsact::", "there are no clsact filters of ours from Linux 6.6 on"),
