@@ -49,7 +49,7 @@ impl Machine {
                 cpu_of(1),
             ),
             format!(
-                "TCP: buffers of {} KiB at both ends; new flows in each run",
+                "TCP: Reno, buffers of {} KiB at both ends; one flow lasts, several are new ones in each run",
                 sockets::BUFFER >> 10
             ),
             "veth pairs with default offloads; GRO on at every end (NAPI)".to_owned(),

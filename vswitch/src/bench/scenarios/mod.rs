@@ -27,7 +27,7 @@ const TURN_OF_BYTES: Duration = Duration::from_millis(10);
 /// Of round trips: two thousand or so, so that a hundredth of them is more than a handful.
 const TURN_OF_TRIPS: Duration = Duration::from_millis(20);
 /// Of new addresses, each.
-const TURN_OF_ADDRESS: Duration = Duration::from_micros(1);
+const TURN_OF_ADDRESS: Duration = Duration::from_nanos(500);
 
 /// What is measured of a contestant in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! How fast is bulk TCP, by as many flows as wanted?
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _},
     sync::atomic::{AtomicU64, Ordering},
@@ -23,17 +23,18 @@ use crate::bench::{
 pub(in crate::bench) const BUFFER: usize = 256 << 10;
 /// What is written and read at once.
 const CHUNK: usize = 128 << 10;
-/// How long a flow may come into its stride. A single one is faster at first than ever after, by a bridge for longest: in its third
-/// and fourth millisecond 32 Gbit/s against 24 by all others, in its first 27 it is 21 against 22.
-const RAMP: Duration = Duration::from_millis(20);
+/// How long a run's flows may come into their stride.
+const RAMP: Duration = Duration::from_millis(2);
 /// How long a flow may stand still.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// Flows through a contestant, new ones in each run: how flows come to share a path is chance, and stays as it came about.
+/// Flows through a contestant. Several are new ones in each run: how flows come to share a path is chance, and stays as it came
+/// about. A single one lasts: it is faster at first than ever after, by a bridge for longest, for tens of milliseconds.
 pub(in crate::bench) struct Tcp {
     rival: Rival,
     listener: TcpListener,
     flows: u32,
+    lasting: Option<(Vec<TcpStream>, Vec<TcpStream>)>,
 }
 
 impl Tcp {
@@ -42,7 +43,7 @@ impl Tcp {
         let listener = receiver.netns.run_in(|| TcpListener::bind((address(1), 0)))?.context("listen")?;
         // What is accepted has the listener's.
         buffer(listener.as_fd(), libc::SO_RCVBUFFORCE, BUFFER)?;
-        Ok(Self { rival, listener, flows })
+        Ok(Self { rival, listener, flows, lasting: None })
     }
 
     /// The sending ends, and the receiving ends.
@@ -54,6 +55,7 @@ impl Tcp {
             let flow =
                 flow.with_context(|| format!("{}: no connection comes about", self.rival.contestant))?;
             buffer(flow.as_fd(), libc::SO_SNDBUFFORCE, BUFFER)?;
+            reno(&flow).context("choose TCP's congestion control")?;
             from.push(flow);
             to.push(self.listener.accept().context("accept")?.0);
         }
@@ -67,7 +69,10 @@ impl Tcp {
 
 impl Trial for Tcp {
     fn run(&mut self, _generator: &mut Generator, time: Duration) -> Result<Run> {
-        let (from, to) = self.connect()?;
+        let (from, to) = match self.lasting.take() {
+            Some(flows) => flows,
+            None => self.connect()?,
+        };
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
         let (rate, ()) = both(
             || {
@@ -104,12 +109,29 @@ impl Trial for Tcp {
         let mut ledger =
             Ledger { sent: sent.into_inner(), received: received.into_inner(), ..Ledger::default() };
         ledger.balance(ledger.sent);
+        self.lasting = (self.flows == 1).then_some((from, to));
         Ok(Run { values: vec![rate], ledger })
     }
 
     fn second_opinion(&self) -> Result<Option<f64>> {
         iperf3::ask(&self.rival, Traffic::Tcp { flows: self.flows }).map(Some)
     }
+}
+
+/// Reno, which every kernel has. CUBIC ends its slow start by delays that it measures (HyStart), and where it ends is chance.
+fn reno(flow: &TcpStream) -> io::Result<()> {
+    const NAME: &[u8] = b"reno";
+    // SAFETY: the option's value is a string of ours, whose length is given.
+    let done = unsafe {
+        libc::setsockopt(
+            flow.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            NAME.as_ptr().cast(),
+            NAME.len() as libc::socklen_t,
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Writes to all flows for that long; how many bytes.
@@ -136,10 +158,7 @@ impl<'f> Ready<'f> {
     }
 
     /// Does it with each flow that is ready; how many bytes in all.
-    fn each(
-        &mut self,
-        mut transfer: impl FnMut(&'f TcpStream) -> std::io::Result<usize>,
-    ) -> std::io::Result<u64> {
+    fn each(&mut self, mut transfer: impl FnMut(&'f TcpStream) -> io::Result<usize>) -> io::Result<u64> {
         // SAFETY: an array of ours of that length, which the kernel writes `revents` of; it does not wait.
         let ready = unsafe { libc::poll(self.polled.as_mut_ptr(), self.polled.len() as libc::nfds_t, 0) };
         if ready <= 0 {
