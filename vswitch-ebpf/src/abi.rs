@@ -381,7 +381,7 @@ mod tests {
 
     /// The layout is a contract with pinned maps: whoever changes a number here raises `ABI_VERSION`.
     #[test]
-    fn layout_is_the_one_of_version_1() {
+    fn layout_is_the_one_of_version_2() {
         assert_eq!(ABI_VERSION, 2);
         assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (20, 4));
         assert_eq!((size_of::<Port>(), align_of::<Port>()), (16, 4));

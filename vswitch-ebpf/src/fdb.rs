@@ -33,6 +33,14 @@ pub struct Way {
     pub entry: FdbEntry,
 }
 
+impl Way {
+    /// The address and what is known of it, if the way is used.
+    pub fn known(self) -> Option<(FdbKey, FdbEntry)> {
+        let used = self.key != 0 && self.entry != FdbEntry::default();
+        used.then(|| (FdbKey::from_word(self.key), self.entry))
+    }
+}
+
 /// Element of the map `FDB`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -49,8 +57,7 @@ impl Set {
 
     /// The entries of the set.
     pub fn entries(&self) -> impl Iterator<Item = (FdbKey, FdbEntry)> {
-        let used = self.ways.iter().filter(|way| way.key != 0 && way.entry != FdbEntry::default());
-        used.map(|way| (FdbKey::from_word(way.key), way.entry))
+        self.ways.iter().filter_map(|way| way.known())
     }
 }
 

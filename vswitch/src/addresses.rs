@@ -51,13 +51,8 @@ pub(crate) async fn rebind(
         return readdress(&record, &target, first_mac).await;
     }
     let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
-    let peer = match &target.peer {
-        Some((netns, ifindex)) if record.flags & record_flags::CREATED_VETH != 0 => {
-            let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
-            Some(MacAddr(peer.mac))
-        }
-        Some(_) | None => None,
-    };
+    let made = record.flags & record_flags::CREATED_VETH != 0;
+    let peer = if made { target.peer_mac()?.map(MacAddr) } else { None };
     bind_own(dataplane, slot, role, &record, &link, peer)
 }
 

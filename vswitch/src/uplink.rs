@@ -117,11 +117,10 @@ async fn stations(netlink: &Netlink, records: &[(u16, PortRecord)]) -> Result<Ve
             macs.push(MacAddr(record.first_mac));
         } else if record.flags & record_flags::CREATED_VETH != 0
             && let Some(link) = netlink.find_index(record.ifindex).await?
-            && let Some((netns, ifindex)) =
-                Target::of(netlink, link, Some(&state::text(&record.netns))).await?.peer
+            && let Some(mac) =
+                Target::of(netlink, link, Some(&state::text(&record.netns))).await?.peer_mac()?
         {
-            let peer = netns.run_async_in(async || Netlink::open()?.get_index(ifindex).await)??;
-            macs.push(MacAddr(peer.mac));
+            macs.push(MacAddr(mac));
         }
     }
     Ok(macs)

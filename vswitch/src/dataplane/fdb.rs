@@ -1,5 +1,5 @@
-//! The FDB as userspace reads and changes it: by system calls to read, and word by word in shared memory to change, as no
-//! system call changes a word of an element while the programs change another.
+//! The FDB as userspace reads and changes it. Who may only read does so by system calls; who may change it has it in memory
+//! that is shared with the programs, as no system call changes a word of an element while they change another.
 
 use std::{
     os::fd::AsFd as _,
@@ -217,10 +217,9 @@ impl Shared {
         let ways = (0..shape.sets()).flat_map(|set| self.ways_of(set));
         let entry = |way: &SharedWay| {
             let key = way.key.load(Ordering::Acquire);
-            let entry = way.entry.load(Ordering::Acquire);
+            let entry = FdbEntry(way.entry.load(Ordering::Acquire));
             // Not the entry of a key that has taken the way in between.
-            let whole = key != 0 && entry != 0 && way.key.load(Ordering::Acquire) == key;
-            whole.then(|| (FdbKey::from_word(key), FdbEntry(entry)))
+            Way { key, entry }.known().filter(|_| way.key.load(Ordering::Acquire) == key)
         };
         ways.filter_map(entry).collect()
     }

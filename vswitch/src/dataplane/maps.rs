@@ -124,8 +124,7 @@ impl Maps {
     /// Opens the pinned maps.
     pub(crate) fn open(pins: &Pins, access: Access) -> Result<Self> {
         let fdb = open(pins, "FDB", access)?;
-        let identity: Array<_, Wire<Identity>> =
-            Array::try_from(Map::Array(open(pins, "IDENTITY", access)?))?;
+        let identity = identity_of(pins, access)?;
         let shape = identity.get(&0, 0).context("read the switch's identity")?.0.fdb();
         let sets = fdb.info().context("ask for the FDB's size")?.max_entries();
         if sets != shape.sets() {
@@ -349,17 +348,18 @@ pub(super) fn err_in(what: &str, err: io::Error) -> anyhow::Error {
     anyhow::Error::new(err).context(format!("read {what}"))
 }
 
+fn identity_of(pins: &Pins, access: Access) -> Result<Array<MapData, Wire<Identity>>> {
+    Ok(Array::try_from(Map::Array(open(pins, "IDENTITY", access)?))?)
+}
+
 /// Says who a switch is, before anything else is known of it.
 pub(super) fn write_identity(pins: &Pins, identity: Identity) -> Result<()> {
-    let mut map: Array<_, Wire<Identity>> =
-        Array::try_from(Map::Array(open(pins, "IDENTITY", Access::Write)?))?;
-    map.set(0, Wire(identity), 0).context("write the switch's identity")
+    identity_of(pins, Access::Write)?.set(0, Wire(identity), 0).context("write the switch's identity")
 }
 
 /// The identity alone, of a switch whose other maps may be gone.
 pub(crate) fn open_identity(pins: &Pins) -> Result<Identity> {
-    let map: Array<_, Wire<Identity>> = Array::try_from(Map::Array(open(pins, "IDENTITY", Access::Write)?))?;
-    Ok(map.get(&0, 0)?.0)
+    Ok(identity_of(pins, Access::Write)?.get(&0, 0)?.0)
 }
 
 /// The ports' records alone, of a switch whose other maps may be gone.

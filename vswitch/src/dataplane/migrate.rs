@@ -99,16 +99,11 @@ fn survey(old: &Pins, from: u32) -> Result<Vec<Move>> {
             bail!("its map {} is missing: take it away with the build that made it", spec.name);
         }
         let map = RawMap::open(&path)?;
-        let shared = from >= spec.since && maps::check(spec, &map.info).is_ok();
+        // The FDB is carried entry by entry: where each is follows from what else the old build knew.
+        let is_fdb = spec.name.starts_with("FDB");
+        let shared = from >= spec.since && !is_fdb && maps::check(spec, &map.info).is_ok();
         moves.push(Move { spec, old: map, shared });
     }
-    // They are one: how many keys the FDB holds, and where a key is in it.
-    let shape = identity(&moves)?.fdb();
-    let of_fdb = |step: &Move| step.spec.name.starts_with("FDB");
-    let whole = moves.iter().filter(|step| of_fdb(step) && step.shared).count() == 2
-        && shape.max != 0
-        && find(&moves, "FDB")?.old.info.max_entries() == shape.sets();
-    moves.iter_mut().filter(|step| of_fdb(step)).for_each(|step| step.shared = whole);
     Ok(moves)
 }
 
@@ -146,10 +141,8 @@ fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usi
     (identity.fdb_max, identity.fdb_secret) = (shape.max, shape.secret);
     maps::write_identity(scratch, identity)?;
     let fdb = find(moves, "FDB")?;
-    if !fdb.shared {
-        let (done, all) = carry_fdb(&fdb.old, &mut Maps::open(scratch, Access::Write)?)?;
-        copied.push((fdb.spec.name, done, all));
-    }
+    let (done, all) = carry_fdb(&fdb.old, &mut Maps::open(scratch, Access::Write)?)?;
+    copied.push((fdb.spec.name, done, all));
     Ok(copied)
 }
 
@@ -191,9 +184,7 @@ fn fdb_entries(key: &[u8], value: &[u8]) -> Vec<(FdbKey, FdbEntry)> {
         )];
     }
     let ways = value.chunks(size_of::<Way>()).map(|way| fit(way, size_of::<Way>()));
-    let ways = ways.map(|way| bytemuck::pod_read_unaligned::<Way>(&way));
-    let used = ways.filter(|way| way.key != 0 && way.entry != FdbEntry::default());
-    used.map(|way| (FdbKey::from_word(way.key), way.entry)).collect()
+    ways.filter_map(|way| bytemuck::pod_read_unaligned::<Way>(&way).known()).collect()
 }
 
 /// Copies the elements that the new map has not.

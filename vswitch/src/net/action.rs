@@ -138,6 +138,13 @@ impl Target {
         Ok(Self { link, peer })
     }
 
+    /// The address of the far end, if it can be reached from here.
+    pub fn peer_mac(&self) -> Result<Option<[u8; 6]>> {
+        let Some((netns, ifindex)) = &self.peer else { return Ok(None) };
+        let peer = netns.run_async_in(async || Netlink::open()?.get_index(*ifindex).await)??;
+        Ok(Some(peer.mac))
+    }
+
     /// Switches an offload of the far end, in its namespace.
     fn set_peer(&self, feature: Feature, on: bool) -> Result<()> {
         let Some((netns, ifindex)) = &self.peer else {
