@@ -7,6 +7,7 @@ use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::{Hosts, finish_ping, until},
     lab::{HOST, Lab, OUTSIDE, Outside, UPLINK},
+    patience::patience,
     require,
     require::{NAMESPACES, Need},
     topo::expect_success,
@@ -113,13 +114,19 @@ fn every_frame_has_one_line() {
     let hosts = Hosts::new(Vswitch::new(), lab);
     let controller = run(&hosts, "--log-packets");
     // Both know each other's address: requests and replies, and nothing else.
-    thread::sleep(Duration::from_millis(200));
     let received = || {
         let rows = hosts.json("stats");
         rows.as_array().unwrap().iter().map(|row| row["rx"]["packets"].as_u64().unwrap()).sum::<u64>()
             as usize
     };
-    let (lines, frames) = (frame_lines(&controller), received());
+    // A frame that is counted by now and told later would be one too many.
+    let told = || (frame_lines(&controller), received());
+    let mut before = told();
+    until("nobody sends", AT_ONCE, || {
+        thread::sleep(patience(Duration::from_millis(200)));
+        std::mem::replace(&mut before, told()) == before
+    });
+    let (lines, frames) = before;
     hosts.ping("a", "b", "-c 20 -i 0.01 -W 1").assert_all("pings");
     assert!(received() - frames >= 40);
     until("as many lines as frames", AT_ONCE, || frame_lines(&controller) - lines == received() - frames);
