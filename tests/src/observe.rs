@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, mem,
+    fmt, fs, mem,
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -24,9 +26,8 @@ pub struct Send<'a> {
 
 /// How long all ears must be silent before frames count as gone. Measured on 2 cores, idle and with 8 busy loops: of
 /// 60,000 frames through a Linux bridge over veth, with and without NAPI, every one was in the receiver's socket when
-/// send returned; only macvlan's broadcast queue is later (up to 33 ms), and for that there is the fence. What
-/// remains is a burst too long for one softirq, which sleeping here gives a CPU to. The next exchange panics on a
-/// frame that was late.
+/// send returned; only macvlan's broadcast queue is later (up to 33 ms), and for that there is the fence. The next
+/// exchange panics on a frame that was late.
 const SETTLE: Duration = Duration::from_millis(5);
 
 /// Ears are emptied at least this often, far below what their buffers hold and macvlan's broadcast queue (1000) does.
@@ -45,9 +46,9 @@ const FENCE_TIMEOUT: Duration = Duration::from_millis(250);
 pub fn exchange(stations: &[Station], sends: &[Send<'_>], fence: Option<&Station>) -> Vec<Receipts> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let first = NEXT.fetch_add(sends.len() as u64, Ordering::Relaxed);
-    // A veth hands over to a queue of the sending CPU: staying on one CPU keeps the frames in order even when
-    // that queue is worked off later, and sleeping in poll gives that CPU to whoever works it off.
-    let _pinned = Pinned::to_this_cpu();
+    // A veth hands over to a queue of the sending CPU. It has several, of which one frame may overtake another's: each goes
+    // when they are empty, and sleeping in poll gives that CPU to whoever empties them.
+    let pinned = Pinned::to_this_cpu();
     let ear = |station: &Station| libc::pollfd { fd: station.ear_fd(), events: libc::POLLIN, revents: 0 };
     let mut round = Round {
         stations,
@@ -61,6 +62,7 @@ pub fn exchange(stations: &[Station], sends: &[Send<'_>], fence: Option<&Station
     while numbered.peek().is_some() {
         for (Send { station, frame, dst, src }, seq) in numbered.by_ref().take(BATCH) {
             station.send(&frame.bytes(*dst, *src, seq));
+            pinned.await_softirqs();
         }
         round.collect_for(Duration::ZERO);
         if let Some(station) = fence {
@@ -234,21 +236,41 @@ fn wait(ears: &mut [libc::pollfd], quiet: Duration) -> bool {
 /// Keeps the calling thread on one CPU while it lives.
 struct Pinned {
     before: libc::cpu_set_t,
+    /// `/proc/PID/stat` of the CPU's ksoftirqd, if it can be seen.
+    ksoftirqd: Option<PathBuf>,
 }
 
 impl Pinned {
     fn to_this_cpu() -> Self {
+        // SAFETY: no memory is passed.
+        let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or_default();
         // SAFETY: plain bit sets, for which all zeroes is a valid value.
         let (mut before, mut here) = unsafe { mem::zeroed::<(libc::cpu_set_t, libc::cpu_set_t)>() };
         let size = size_of::<libc::cpu_set_t>();
         // SAFETY: pid 0 is this thread; the set is live and of the given size; no CPU number exceeds the set.
         unsafe {
             libc::sched_getaffinity(0, size, &raw mut before);
-            libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap_or_default(), &mut here);
+            libc::CPU_SET(cpu, &mut here);
             libc::sched_setaffinity(0, size, &raw const here);
         }
-        Self { before }
+        Self { before, ksoftirqd: ksoftirqd(cpu) }
     }
+
+    /// Until the queues are empty that took too long to be so before the sender went on (`__do_softirq`, kernel/softirq.c).
+    fn await_softirqs(&self) {
+        let Some(stat) = &self.ksoftirqd else { return };
+        // "PID (NAME) STATE ..."
+        while fs::read_to_string(stat).is_ok_and(|line| line.contains(") R ")) {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Whoever works off what a CPU's softirqs have left. The kernel starts one a CPU, early: the first processes.
+fn ksoftirqd(cpu: usize) -> Option<PathBuf> {
+    let name = format!("ksoftirqd/{cpu}\n");
+    let is_it = |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm == name);
+    (2..1000).map(|pid| PathBuf::from(format!("/proc/{pid}"))).find(is_it).map(|path| path.join("stat"))
 }
 
 impl Drop for Pinned {
