@@ -1,7 +1,7 @@
 //! The whole decision for one frame: the steps in sequence.
 
 use crate::{
-    abi::{FdbKey, HOST_SLOT, Settings},
+    abi::FdbKey,
     egress::{Facts, egress},
     frame::{Frame, MacAddr},
     ingress::{Hook, Ingress, admit, sender},
@@ -24,22 +24,10 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The slot whose receive counters count the frame.
-    #[inline(always)]
-    pub const fn counted(&self) -> u16 {
-        if self.ingress().from_host { HOST_SLOT } else { self.ingress().slot }
-    }
-
     /// Who sent the frame.
     #[inline(always)]
     pub const fn ingress(&self) -> &Ingress {
         &self.facts.ingress
-    }
-
-    /// What held for the switch.
-    #[inline(always)]
-    pub const fn settings(&self) -> &Settings {
-        &self.facts.settings
     }
 
     /// The question that each port is asked if the frame is for many.
@@ -47,7 +35,8 @@ impl Decision {
     pub const fn flood(&self) -> Flood {
         let Facts { settings, ingress, origin, sender, wire_len } = self.facts;
         let Verdict { kind, target, .. } = self.verdict;
-        Flood { kind, ingress, origin, sender, target, settings: settings.flags, wire_len }
+        let (target, slots, settings) = (target.slot, settings.slots, settings.flags);
+        Flood { ingress, settings, wire_len, origin, sender, target, slots, kind, fdb_full: self.fdb_full }
     }
 }
 

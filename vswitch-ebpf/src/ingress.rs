@@ -1,7 +1,9 @@
 //! Step 1: which port did the frame enter by, and may it enter at all?
 
+use bytemuck::NoUninit;
+
 use crate::{
-    abi::{Port, Settings, port_flags, settings_flags},
+    abi::{HOST_SLOT, Port, Settings, port_flags, settings_flags},
     frame::{Frame, Header},
     tables::Tables,
     verdict::DropReason,
@@ -17,14 +19,17 @@ pub enum Hook {
 }
 
 /// Who sent the frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
 pub struct Ingress {
-    /// The port; for a frame of the host, the uplink that it is leaving by.
-    pub slot: u16,
-    /// That port's settings.
+    /// The port's settings; for a frame of the host, the uplink's that it is leaving by.
     pub port: Port,
+    /// That port.
+    pub slot: u16,
     /// Whether the host is the sender, and not the port's far end.
     pub from_host: bool,
+    /// Explicit padding, zero.
+    pub reserved: u8,
 }
 
 impl Ingress {
@@ -32,6 +37,12 @@ impl Ingress {
     #[inline(always)]
     pub const fn from_wire(&self) -> bool {
         !self.from_host && self.port.flags & port_flags::UPLINK != 0
+    }
+
+    /// The slot whose receive counters count the frame.
+    #[inline(always)]
+    pub const fn counted(&self) -> u16 {
+        if self.from_host { HOST_SLOT } else { self.slot }
     }
 }
 
@@ -49,7 +60,7 @@ pub fn sender(tables: &impl Tables, hook: Hook) -> Option<Ingress> {
         port.flags &= !port_flags::DOWN;
         tables.revive(slot);
     }
-    Some(Ingress { slot, port, from_host })
+    Some(Ingress { port, slot, from_host, reserved: 0 })
 }
 
 /// The frame's header, if it may enter.

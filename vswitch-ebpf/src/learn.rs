@@ -1,5 +1,7 @@
 //! Step 2: what does the source address teach, and does it tell a reflection from a frame of the outside?
 
+use bytemuck::NoUninit;
+
 use crate::{
     abi::{FdbEntry, FdbKey, Settings, Stamp, fdb_flags, mode, port_flags, settings_flags},
     ingress::Ingress,
@@ -8,12 +10,13 @@ use crate::{
 };
 
 /// Where a frame comes from in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
 pub struct Origin {
-    /// Whether an adjacent switch has sent it back.
-    pub kind: OriginKind,
     /// With [`OriginKind::Sibling`] and [`OriginKind::Moved`], the slot of the port that had sent it.
     pub slot: u16,
+    /// Whether an adjacent switch has sent it back.
+    pub kind: OriginKind,
     /// With those, that port's mode.
     pub mode: u8,
 }
@@ -24,7 +27,8 @@ impl Origin {
 }
 
 /// Whether a frame is a reflection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[repr(u8)]
 pub enum OriginKind {
     /// It is not.
     Fresh,

@@ -14,7 +14,7 @@ mod programs {
     };
     use vswitch_ebpf::{forward::decide, ingress::Hook};
 
-    use crate::bpf::{act, maps::Maps, packet};
+    use crate::bpf::{act, deliver, maps::Maps, packet};
 
     /// XDP on a port: frames between XDP ports, and drops. All else goes on to `vswitch_in`, which decides again.
     #[xdp]
@@ -29,7 +29,7 @@ mod programs {
     /// tc ingress on a port: what its far end sent.
     #[classifier]
     pub(crate) fn vswitch_in(ctx: TcContext) -> i32 {
-        if act::already_switched(&ctx) {
+        if deliver::already_switched(&ctx) {
             return act::TC_NEXT;
         }
         let ifindex = act::tc_ifindex(&ctx);
@@ -42,7 +42,7 @@ mod programs {
     /// tc egress on an uplink: what the host sends, before the wire has it.
     #[classifier]
     pub(crate) fn vswitch_out(ctx: TcContext) -> i32 {
-        if act::already_switched(&ctx) {
+        if deliver::already_switched(&ctx) {
             return act::TC_NEXT;
         }
         let ifindex = act::tc_ifindex(&ctx);

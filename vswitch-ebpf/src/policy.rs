@@ -11,13 +11,15 @@
 //! On top of that: never back out of the ingress port without `hairpin`, never between two `isolated` ports, never
 //! beyond the MTU, and what is flooded only by the flood flags.
 
+use bytemuck::NoUninit;
+
 use crate::{
     abi::{HOST_SLOT, Port, SourceKey, listed, mode, port_flags, settings_flags},
     frame::{ETH_HLEN, MacAddr, VLAN_HLEN},
     ingress::Ingress,
     learn::{Origin, OriginKind},
     tables::Tables,
-    verdict::{DropReason, FloodKind, Target},
+    verdict::{DropReason, FloodKind},
 };
 
 /// Whether the kernel macvlan's rules hold where vswitch differs from them on purpose.
@@ -105,22 +107,29 @@ pub fn listed_by_any(tables: &impl Tables, settings: u32, sender: MacAddr) -> u3
 }
 
 /// A frame for many, as each port is asked whether it may have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Without a byte of padding, as which the compiler may leave undefined what the verifier wants to see written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
 pub struct Flood {
-    /// Why it is for many.
-    pub kind: FloodKind,
     /// Who sent it.
     pub ingress: Ingress,
+    /// [`crate::abi::Settings::flags`].
+    pub settings: u32,
+    /// [`crate::frame::Frame::wire_len`].
+    pub wire_len: u32,
     /// Where it comes from in the end.
     pub origin: Origin,
     /// Its source address.
     pub sender: MacAddr,
-    /// With [`FloodKind::Known`], who has it in any case.
-    pub target: Target,
-    /// [`Settings::flags`].
-    pub settings: u32,
-    /// [`crate::frame::Frame::wire_len`].
-    pub wire_len: u32,
+    /// With [`FloodKind::Known`] and [`FloodKind::KnownHost`], the slot of who has it in any case.
+    pub target: u16,
+    /// [`crate::abi::Settings::slots`].
+    pub slots: u16,
+    /// Why it is for many.
+    pub kind: FloodKind,
+    /// Whether its source address found no room in the FDB.
+    pub fdb_full: bool,
 }
 
 /// Whether a flooded frame may go to the port in `slot`.
@@ -148,7 +157,7 @@ pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) ->
     }
     let allowed = match flood.kind {
         FloodKind::Listed | FloodKind::KnownHost => return false,
-        FloodKind::Known => return slot == flood.target.slot,
+        FloodKind::Known => return slot == flood.target,
         FloodKind::Wire => is_uplink(port),
         FloodKind::UnknownUnicast | FloodKind::Multicast | FloodKind::Broadcast => {
             if is_uplink(port) {
@@ -174,7 +183,7 @@ pub fn floods_to_host(flood: &Flood, slot: u16, port: &Port) -> bool {
         return false;
     }
     match flood.kind {
-        FloodKind::KnownHost => slot == flood.target.slot,
+        FloodKind::KnownHost => slot == flood.target,
         // The kernel lets the stack see what it finds no child for.
         FloodKind::UnknownUnicast => compat(flood.settings) && slot == ingress.slot && ingress.from_wire(),
         FloodKind::Multicast | FloodKind::Broadcast => {

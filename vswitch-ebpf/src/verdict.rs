@@ -1,5 +1,7 @@
 //! What was decided for one frame, and the name of every reason to drop one.
 
+use bytemuck::NoUninit;
+
 use crate::abi::Port;
 
 /// The end of the path: what to do, and with what.
@@ -101,7 +103,8 @@ impl Target {
 }
 
 /// Why a frame is for many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[repr(u8)]
 pub enum FloodKind {
     /// A unicast destination that the FDB does not know.
     UnknownUnicast,
