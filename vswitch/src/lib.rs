@@ -23,5 +23,7 @@ mod packet_log;
 mod privileges;
 mod recover;
 mod service;
+#[cfg(test)]
+mod skip;
 mod uplink;
 pub mod view;

@@ -292,6 +292,7 @@ fn give_to_group(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skip::skipped;
 
     #[test]
     fn what_to_do_without_a_bpf_file_system() {
@@ -309,9 +310,7 @@ mod tests {
 
     #[test]
     fn one_is_made_while_the_last_of_the_others_goes() {
-        // SAFETY: geteuid takes no arguments and cannot fail.
-        if unsafe { libc::geteuid() } != 0 {
-            eprintln!("SKIPPED one_is_made_while_the_last_of_the_others_goes: needs root to use bpffs");
+        if skipped("one_is_made_while_the_last_of_the_others_goes") {
             return;
         }
         // Of a version that nobody has: the common directory is these two's alone.

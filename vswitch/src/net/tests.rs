@@ -5,10 +5,13 @@ mod xdp;
 
 use std::{fs, os::fd::AsFd as _, path::PathBuf, time::Duration};
 
-use fresh::{Fresh, skipped};
+use fresh::Fresh;
 
 use super::*;
-use crate::config::{Datapath, Role};
+use crate::{
+    config::{Datapath, Role},
+    skip::skipped,
+};
 
 fn veth(peer: &Fresh) -> Veth<'_> {
     let mac = |last| Some([2, 0, 0, 0, 0, last]);

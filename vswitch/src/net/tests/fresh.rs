@@ -37,17 +37,3 @@ impl Drop for Fresh {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
-
-/// Root is what these tests need; a run without it says so, or fails where nothing may be left out.
-pub(super) fn skipped(test: &str) -> bool {
-    // SAFETY: geteuid takes no arguments and cannot fail.
-    if unsafe { libc::geteuid() } == 0 {
-        return false;
-    }
-    assert!(
-        std::env::var("VSWITCH_REQUIRE").as_deref() != Ok("all"),
-        "{test}: needs root, and VSWITCH_REQUIRE=all"
-    );
-    eprintln!("SKIPPED {test}: needs root to create network namespaces");
-    true
-}

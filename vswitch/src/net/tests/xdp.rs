@@ -5,9 +5,12 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use super::{Fresh, Netlink, Readiness, XdpMode, readiness, skipped, veth};
-use crate::config::{Datapath, Role};
-use crate::net::ready::VETH_XDP_MTU;
+use super::{Fresh, Netlink, Readiness, XdpMode, readiness, veth};
+use crate::{
+    config::{Datapath, Role},
+    net::ready::VETH_XDP_MTU,
+    skip::skipped,
+};
 
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
