@@ -131,8 +131,9 @@ pub(crate) async fn salvage(
             "which ports it had is lost: interfaces that it set promiscuous or changed for XDP stay so"
                 .into(),
         );
-        if let Err(err) = interface::delete_marked(netlink, switch).await {
-            notes.push(format!("{err:#}"));
+        let made = interface::delete_marked(netlink, switch).await;
+        for done in [made, attach::unfilter(pins, netlink).await] {
+            notes.extend(done.err().map(|err| format!("{err:#}")));
         }
     }
     let records = records.unwrap_or_default();

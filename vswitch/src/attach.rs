@@ -13,7 +13,7 @@ use crate::{
     config::{Datapath, FarEnd, Mode, PortConfig, Role},
     dataplane::{
         Access, Dataplane, links,
-        links::Hook,
+        links::{CLSACT_HANDLE, CLSACT_PRIORITY, Hook},
         pins::Pins,
         state::{self, EntryKind, Member, entry_kind},
     },
@@ -144,6 +144,24 @@ async fn unhook(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) 
         links::detach(pins, slot, ifname, hook)?;
     }
     Ok(there)
+}
+
+/// Takes the clsact filters that run the switch's programs off all interfaces: they have no pins, and which were its ports may
+/// be lost.
+pub(crate) async fn unfilter(pins: &Pins, netlink: &Netlink) -> Result<()> {
+    if links::tcx() {
+        return Ok(());
+    }
+    let [received, sent] = [Hook::In, Hook::Out].map(|hook| links::program_id(pins, hook));
+    for link in netlink.list().await? {
+        let filters = netlink.clsact_filters(&link, CLSACT_PRIORITY, CLSACT_HANDLE.into()).await?;
+        for (hook, runs, ours) in [(Hook::In, filters.ingress, received), (Hook::Out, filters.egress, sent)] {
+            if runs.is_some() && runs == ours {
+                links::unfilter(&link.ifname, hook);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Undoes what made a port's interface ready.

@@ -201,6 +201,9 @@ fn links(netns: &Netns, text: &mut String) {
                 writeln!(text, "{ifname} {direction:?} program {}", program.id()).unwrap();
             }
         }
+        for (hook, program) in vswitch::filters(netns, ifname) {
+            writeln!(text, "{ifname} {hook} program {program}").unwrap();
+        }
         let offloads = netns.command("ethtool").args(["-k", ifname]).output().expect("start ethtool");
         for offload in String::from_utf8_lossy(&offloads.stdout).lines() {
             writeln!(text, "{ifname} {offload}").unwrap();

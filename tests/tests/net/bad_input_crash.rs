@@ -67,13 +67,16 @@ fn single_pins_removed() {
         fs::remove_file(bench.pins().join("programs").join(program)).unwrap();
         found_and_taken_away(&bench, &before, &format!("its program {program} is missing"));
     }
-    for (link, program, ifname) in [
+    let links = [
+        ("3-xdp", "vswitch_xdp", "h4"),
         ("1-in", "vswitch_in", "h1"),
         ("1-out", "vswitch_out", "h1"),
         ("2-in", "vswitch_in", "h2"),
-        ("3-xdp", "vswitch_xdp", "h4"),
         ("4-in", "vswitch_in", "w0"),
-    ] {
+    ];
+    // Filters have no pins: see `hostile_clsact`.
+    let pinned = if require::kernel_has_tcx() { links.len() } else { 1 };
+    for (link, program, ifname) in &links[..pinned] {
         whole(&bench, &there);
         // The kernel detaches in the background what nobody holds any more.
         let attached = || bench.state().matches(" program ").count();
@@ -161,10 +164,12 @@ fn whole_directories_removed_or_empty() {
     require!(NEEDS);
     let (bench, there) = (Bench::new(), Netns::new("there"));
     let before = bench.state();
-    for (dir, what) in [
-        ("programs", "its program vswitch_xdp is missing"),
-        ("links", r#"its program vswitch_in is not attached to "h1""#),
-    ] {
+    let unlinked = if require::kernel_has_tcx() {
+        r#"its program vswitch_in is not attached to "h1""#
+    } else {
+        r#"its program vswitch_xdp is not attached to "h4""#
+    };
+    for (dir, what) in [("programs", "its program vswitch_xdp is missing"), ("links", unlinked)] {
         whole(&bench, &there);
         fs::remove_dir_all(bench.pins().join(dir)).unwrap();
         found_and_taken_away(&bench, &before, what);

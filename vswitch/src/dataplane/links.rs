@@ -88,12 +88,18 @@ pub(crate) fn attach(pins: &Pins, slot: u16, ifname: &str, hook: Hook) -> Result
 
 /// Detaches a hook from a slot; that it is not attached is no error. `ifname` is needed below kernel 6.6 alone.
 pub(crate) fn detach(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -> Result<()> {
-    if let (Some(direction), Some(ifname), false) = (hook.tc(), ifname, tcx()) {
-        let link = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
-        // Gone with the interface, or never attached: both is detached.
-        let _gone = link.map(aya::programs::links::Link::detach);
+    if let (Some(ifname), false) = (ifname, tcx()) {
+        unfilter(ifname, hook);
     }
     remove(&hook.pin(pins, slot))
+}
+
+/// Removes the clsact filter of a hook.
+pub(crate) fn unfilter(ifname: &str, hook: Hook) {
+    let Some(direction) = hook.tc() else { return };
+    let link = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
+    // Gone with the interface, or never attached: both is detached.
+    let _gone = link.map(aya::programs::links::Link::detach);
 }
 
 /// Whether the pin of a hook's link is there.
