@@ -15,9 +15,9 @@ use crate::{packages::TOOLS, probe};
 
 /// What the guest has of the host besides [`TOOLS`]: what the tests call, what the kernel calls, what scripts need in the
 /// host's own form. For the rest there is busybox.
-const PROGRAMS: [&str; 12] = [
-    "bridge", "busybox", "flock", "modprobe", "mount", "nsenter", "setpriv", "sh", "stat", "tc", "umount",
-    "unshare",
+const PROGRAMS: [&str; 14] = [
+    "bridge", "busybox", "chrt", "find", "flock", "modprobe", "mount", "nsenter", "setpriv", "sh", "stat",
+    "tc", "umount", "unshare",
 ];
 /// Who users and groups are.
 const CONFIGURATION: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/protocols"];
