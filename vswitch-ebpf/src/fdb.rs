@@ -5,8 +5,12 @@
 //! takes a call and three lines. Both sides change single words of it, atomically, and neither ever holds a lock.
 //!
 //! A way is free while its key is 0, and says nothing while its entry is 0. Who takes a way puts the key in first (by compare
-//! and exchange), looks whether the other set has it by now, and gives up if it has; then it puts the entry in. Who frees a
-//! way takes the entry away first. Who reads looks at the key once more after the entry: what it has found was the key's own.
+//! and exchange), and looks whether the other set has it by now. If so, it leaves a [`TOMBSTONE`]; if not, it puts the entry
+//! in, unless there is one: somebody else has found the key by then. Who reads looks at the key once more after the entry:
+//! what it has found was the key's own.
+//!
+//! Userspace alone frees. It puts a tombstone in the key's place, waits until no program runs any more that may have found
+//! the key and may yet write, and empties the way. So nobody writes what is known of one address to the way of another.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,6 +18,9 @@ use crate::abi::{FdbEntry, FdbKey};
 
 /// Ways of a set: two cache lines, the first of which is filled first.
 pub const WAYS: usize = 8;
+
+/// In the place of a key that is gone: the broadcast address, which is no station's.
+pub const TOMBSTONE: u64 = u64::MAX;
 
 /// Whether a new key goes into the second of its two sets, by the number of the first free way of each ([`WAYS`] if there is
 /// none): when the first line of the first is full and the second set is emptier. With that, sets fill alike, and most keys
@@ -27,7 +34,7 @@ pub const fn second_is_better(first: usize, second: usize) -> bool {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Way {
-    /// [`FdbKey::word`]; 0 where the way is free. No station has the address 0.
+    /// [`FdbKey::word`]; 0 where the way is free, which is no station's either; or [`TOMBSTONE`].
     pub key: u64,
     /// What is known of the address; 0: nothing.
     pub entry: FdbEntry,
@@ -36,8 +43,8 @@ pub struct Way {
 impl Way {
     /// The address and what is known of it, if the way is used.
     pub fn known(self) -> Option<(FdbKey, FdbEntry)> {
-        let used = self.key != 0 && self.entry != FdbEntry::default();
-        used.then(|| (FdbKey::from_word(self.key), self.entry))
+        let known = !matches!(self.key, 0 | TOMBSTONE) && self.entry != FdbEntry::default();
+        known.then(|| (FdbKey::from_word(self.key), self.entry))
     }
 }
 
@@ -161,6 +168,7 @@ mod tests {
         let mut set = Set::default();
         set.ways[0] = Way { key: key(1), entry: FdbEntry::default() };
         set.ways[1] = Way { key: 0, entry };
+        set.ways[2] = Way { key: TOMBSTONE, entry };
         set.ways[7] = Way { key: key(2), entry };
         let all: Vec<_> = set.entries().collect();
         assert_eq!(all, [(FdbKey::from_word(key(2)), entry)]);

@@ -83,10 +83,7 @@ pub(crate) async fn release(
     if !filtered.is_empty() {
         uplink::forget(dataplane, netlink, &filtered).await?;
     }
-    for (key, _) in gone {
-        dataplane.maps.fdb.del(key)?;
-    }
-    Ok(())
+    dataplane.maps.fdb.del(gone.into_iter().map(|(key, _)| key)).map(|_| ())
 }
 
 /// Binds an address to a port for good: it is known before its first frame, and does not move.

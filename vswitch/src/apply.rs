@@ -72,7 +72,7 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
             dataplane.maps.fdb_set(key, FdbEntry::new(slot, fdb_flags::STATIC, dataplane.now()))?;
         }
         Op::DelFdb(entry) => {
-            dataplane.maps.fdb.del(FdbKey { mac: entry.mac, vlan: entry.vlan })?;
+            dataplane.maps.fdb.del([FdbKey { mac: entry.mac, vlan: entry.vlan }])?;
         }
         Op::Create(_) | Op::Destroy(_) => {}
     }

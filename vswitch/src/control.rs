@@ -192,13 +192,7 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
             );
         }
     }
-    let entry = FdbEntry::new(slot, flags, dataplane.now());
-    dataplane.maps.fdb_set(key, entry)?;
-    // The dataplane may have refreshed the entry that it had just read: the user's word stands.
-    if dataplane.maps.fdb.get(key)?.is_some_and(|now| now.flags() != flags) {
-        dataplane.maps.fdb_set(key, entry)?;
-    }
-    Ok(())
+    dataplane.maps.fdb_set(key, FdbEntry::new(slot, flags, dataplane.now()))
 }
 
 /// Removes an FDB entry.
@@ -210,7 +204,7 @@ pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
         bail!("fdb {mac}: no such entry (vswitch fdb show lists them)");
     };
     changeable(key, entry)?;
-    dataplane.maps.fdb.del(key)?;
+    dataplane.maps.fdb.del([key])?;
     Ok(())
 }
 
@@ -219,14 +213,11 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
     let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = ifname.map(|ifname| dataplane.member(ifname)).transpose()?.map(|member| member.slot);
-    let mut removed = 0;
-    for (key, entry) in dataplane.maps.fdb.all()? {
-        let of_port = slot.is_none_or(|slot| slot == entry.slot());
-        if of_port && entry_kind(entry) == EntryKind::Learned && dataplane.maps.fdb.del(key)? {
-            removed += 1;
-        }
-    }
-    Ok(removed)
+    let mut entries = dataplane.maps.fdb.all()?;
+    entries.retain(|(_, entry)| {
+        slot.is_none_or(|slot| slot == entry.slot()) && entry_kind(*entry) == EntryKind::Learned
+    });
+    dataplane.maps.fdb.del(entries.into_iter().map(|(key, _)| key))
 }
 
 /// What every change begins with: the lock, and an end to what was interrupted.

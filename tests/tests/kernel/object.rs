@@ -9,7 +9,7 @@ use aya::{
 };
 use vswitch_ebpf::{
     abi::{Counters, FdbEntry, FdbKey, Interface, Port, Settings, SourceKey, Stamp},
-    fdb::{Set, Shape},
+    fdb::{Set, Shape, Way},
 };
 use vswitch_tests::{
     cases::FDB_MAX,
@@ -155,9 +155,12 @@ impl Object {
     }
 
     pub(crate) fn fdb(&self) -> Fdb {
-        let sets = self.fdb.iter().map(|set| set.unwrap().0);
-        let fdb: Fdb = sets.flat_map(|set| set.entries().collect::<Vec<_>>()).collect();
-        assert_eq!(self.fdb_used.get(&0, 0).unwrap(), (self.ballast + fdb.len()) as u64, "keys counted");
+        let ways = || self.fdb.iter().flat_map(|set| set.unwrap().0.ways);
+        let keys = ways().filter(|way| way.key != 0).count();
+        assert_eq!(self.fdb_used.get(&0, 0).unwrap(), (self.ballast + keys) as u64, "keys counted");
+        let known: Vec<_> = ways().filter_map(Way::known).collect();
+        let fdb: Fdb = known.iter().copied().collect();
+        assert_eq!(known.len(), fdb.len(), "an address has two entries");
         fdb
     }
 

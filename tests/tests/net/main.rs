@@ -55,4 +55,5 @@ mod strangers;
 mod traffic;
 mod traffic_speed;
 mod traffic_tap;
+mod turnover;
 mod waits;

@@ -7,7 +7,7 @@ use core::{arch::asm, ptr};
 use aya_ebpf::Global;
 use vswitch_ebpf::{
     abi::FdbEntry,
-    fdb::{WAYS, Way, places, second_is_better},
+    fdb::{TOMBSTONE, WAYS, Way, places, second_is_better},
 };
 
 use super::maps::{FDB, FDB_USED};
@@ -84,11 +84,11 @@ pub(crate) extern "C" fn vswitch_fdb_insert(key: u64, entry: u64) -> i32 {
         if there == 0 {
             if entry_in(other, key).is_some() {
                 // Another CPU was here at the same time.
-                write(key_of(way), 0);
+                write(key_of(way), TOMBSTONE);
             } else {
-                write(entry_of(way), entry);
-                add(used, 1);
+                exchange(entry_of(way), 0, entry);
             }
+            add(used, 1);
         } else if there == key {
             // Another CPU's, or one that lost its entry to somebody who was killed.
             exchange(entry_of(way), 0, entry);

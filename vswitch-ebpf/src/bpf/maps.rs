@@ -32,7 +32,7 @@ pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFA
 #[map]
 pub(crate) static FDB: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// How many keys are in the FDB.
+/// How many keys and tombstones are in the FDB.
 #[map]
 pub(crate) static FDB_USED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

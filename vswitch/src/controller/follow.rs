@@ -51,7 +51,7 @@ fn follow_address(dataplane: &mut Dataplane, slot: u16, address: FdbKey) -> Resu
     dataplane.maps.fdb_set(address, entry)?;
     for (key, entry) in dataplane.maps.fdb.all()? {
         if is_local(entry) && key != address {
-            dataplane.maps.fdb.del(key)?;
+            dataplane.maps.fdb.del([key])?;
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use aya::maps::{Array, IterableMap as _, Map, MapData};
 use memmap2::{MmapOptions, MmapRaw};
 use vswitch_ebpf::{
     abi::{FdbEntry, FdbKey, Stamp},
-    fdb::{Set, Shape, WAYS, Way, second_is_better},
+    fdb::{Set, Shape, TOMBSTONE, WAYS, Way, second_is_better},
 };
 
 use super::{maps::Wire, sys};
@@ -93,56 +93,58 @@ impl Fdb {
                 // Somebody learned an address a moment ago: maybe this one.
                 continue;
             }
+            shared.used().fetch_add(1, Ordering::Relaxed);
             if other.iter().any(|way| way.key.load(Ordering::Acquire) == word) {
-                way.key.store(0, Ordering::Release);
+                way.key.store(TOMBSTONE, Ordering::Release);
                 continue;
             }
             way.entry.store(entry.0, Ordering::Release);
-            shared.used().fetch_add(1, Ordering::Relaxed);
             return Ok(Ok(()));
         }
     }
 
-    /// Removes an entry; returns whether there was one.
-    pub(crate) fn del(&mut self, key: FdbKey) -> Result<bool> {
+    /// Removes entries; returns how many there were. The caller has the switch's lock.
+    pub(crate) fn del(&mut self, keys: impl IntoIterator<Item = FdbKey>) -> Result<u64> {
         let shared = self.shared()?;
-        let mut any = false;
-        while let Some(way) = shared.find(self.shape, key.word()) {
-            any |= way.entry.swap(0, Ordering::AcqRel) != 0;
-            way.free(shared.used());
+        let (mut entries, mut dead) = (0, Vec::new());
+        for key in keys {
+            while let Some(way) = shared.find(self.shape, key.word()) {
+                entries += u64::from(way.entry.swap(0, Ordering::AcqRel) != 0);
+                way.key.store(TOMBSTONE, Ordering::Release);
+                dead.push(way);
+            }
         }
-        Ok(any)
+        shared.free(&dead);
+        Ok(entries)
     }
 
-    /// Removes entries past their ageing time, and counts the keys anew: whoever was killed between two steps has left a key
-    /// without an entry, or a wrong count.
+    /// Removes entries past their ageing time, and what was left by whoever was killed between two steps: tombstones, keys
+    /// without an entry, a wrong count. The caller has the switch's lock.
     pub(super) fn sweep(&mut self, now: Stamp, ageing: u32) -> Result<()> {
         let shared = self.shared()?;
         let used = shared.used();
         let before = used.load(Ordering::Acquire);
-        let (mut keys, mut freed) = (0, 0);
-        for set in 0..self.shape.sets() {
-            for way in shared.ways_of(set) {
-                let (key, entry) = (way.key.load(Ordering::Acquire), way.entry.load(Ordering::Acquire));
-                if key == 0 {
-                    continue;
-                }
-                keys += 1;
-                let aged = FdbEntry(entry).expired(now, ageing) || entry == 0;
-                // Not if the address has spoken since.
-                let gone =
-                    aged && way.entry.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
-                if gone {
-                    way.free(used);
-                    freed += 1;
-                }
+        let mut keys = 0;
+        let mut dead = Vec::new();
+        for way in shared.all_ways(self.shape) {
+            let (key, entry) = (way.key.load(Ordering::Acquire), way.entry.load(Ordering::Acquire));
+            if key == 0 {
+                continue;
+            }
+            keys += 1;
+            let aged = FdbEntry(entry).expired(now, ageing) || entry == 0;
+            // Not if the address has spoken since.
+            let gone = || way.entry.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+            if key == TOMBSTONE || aged && gone() {
+                way.key.store(TOMBSTONE, Ordering::Release);
+                dead.push(way);
             }
         }
-        // Only where nobody has learned meanwhile is it known who counts wrong.
-        let (is, should) = (before.wrapping_sub(freed), keys - freed);
-        if is != should {
-            let _learned = used.compare_exchange(is, should, Ordering::AcqRel, Ordering::Acquire);
+        if before != keys {
+            // Only where nobody has learned meanwhile is it known who counts wrong.
+            let _learned = used.compare_exchange(before, keys, Ordering::AcqRel, Ordering::Acquire);
         }
+        shared.free(&dead);
         Ok(())
     }
 
@@ -171,14 +173,6 @@ struct SharedWay {
 }
 
 const _: () = assert!(size_of::<SharedWay>() == size_of::<Way>());
-
-impl SharedWay {
-    /// Of a key whose entry is 0.
-    fn free(&self, used: &AtomicU64) {
-        self.key.store(0, Ordering::Release);
-        used.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 fn first_free(set: &[SharedWay]) -> usize {
     set.iter().position(|way| way.key.load(Ordering::Acquire) == 0).unwrap_or(WAYS)
@@ -213,15 +207,31 @@ impl Shared {
         shape.places(key).into_iter().flat_map(|set| self.ways_of(set))
     }
 
+    fn all_ways(&self, shape: Shape) -> impl Iterator<Item = &SharedWay> {
+        (0..shape.sets()).flat_map(|set| self.ways_of(set))
+    }
+
     fn entries(&self, shape: Shape) -> Vec<(FdbKey, FdbEntry)> {
-        let ways = (0..shape.sets()).flat_map(|set| self.ways_of(set));
         let entry = |way: &SharedWay| {
             let key = way.key.load(Ordering::Acquire);
             let entry = FdbEntry(way.entry.load(Ordering::Acquire));
             // Not the entry of a key that has taken the way in between.
             Way { key, entry }.known().filter(|_| way.key.load(Ordering::Acquire) == key)
         };
-        ways.filter_map(entry).collect()
+        self.all_ways(shape).filter_map(entry).collect()
+    }
+
+    /// Makes room of tombstones.
+    fn free(&self, dead: &[&SharedWay]) {
+        if dead.is_empty() {
+            return;
+        }
+        sys::await_programs();
+        for way in dead {
+            way.entry.store(0, Ordering::Release);
+            way.key.store(0, Ordering::Release);
+            self.used().fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn find(&self, shape: Shape, key: u64) -> Option<&SharedWay> {

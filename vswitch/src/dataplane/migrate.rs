@@ -5,8 +5,6 @@
 //! the old one go. Until it has the name, the old one is the switch, and all of it is there: whoever comes after an
 //! interruption begins again, or puts the old programs back.
 
-use std::io;
-
 use anyhow::{Context as _, Result, bail};
 use bytemuck::Zeroable as _;
 use vswitch_ebpf::{
@@ -24,6 +22,7 @@ use super::{
     pins::Pins,
     programs,
     raw::RawMap,
+    sys,
 };
 
 /// What was done.
@@ -228,7 +227,7 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
         find_present(&mut dataplane)?;
     }
     let ports = programs::follow(&dataplane)?;
-    await_readers();
+    sys::await_programs();
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {
             "FDB" => carry_fdb(&step.old, &mut dataplane.maps).map(|_| ())?,
@@ -284,17 +283,6 @@ fn fit(bytes: &[u8], len: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.resize(len, 0);
     bytes
-}
-
-/// Waits until no program runs any more that did when this was called: programs run as readers of RCU, and this is
-/// synchronize_rcu (kernel/sched/membarrier.c).
-fn await_readers() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
-    // SAFETY: the system call takes no pointers.
-    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-        let _not_offered = io::Error::last_os_error();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
 }
 
 #[cfg(test)]
