@@ -29,10 +29,10 @@ mod programs {
     /// tc ingress on a port: what its far end sent.
     #[classifier]
     pub(crate) fn vswitch_in(ctx: TcContext) -> i32 {
-        if deliver::already_switched(&ctx) {
+        let ifindex = act::tc_ifindex(&ctx);
+        if deliver::already_switched(&ctx, ifindex) {
             return act::TC_NEXT;
         }
-        let ifindex = act::tc_ifindex(&ctx);
         match decide(&packet::Skb(&ctx), &Maps, Hook::Received(ifindex)) {
             Some(decision) => act::received(&ctx, &decision),
             None => act::TC_NEXT,
@@ -42,10 +42,10 @@ mod programs {
     /// tc egress on an uplink: what the host sends, before the wire has it.
     #[classifier]
     pub(crate) fn vswitch_out(ctx: TcContext) -> i32 {
-        if deliver::already_switched(&ctx) {
+        let ifindex = act::tc_ifindex(&ctx);
+        if deliver::already_switched(&ctx, ifindex) {
             return act::TC_NEXT;
         }
-        let ifindex = act::tc_ifindex(&ctx);
         match decide(&packet::Skb(&ctx), &Maps, Hook::SentByHost(ifindex)) {
             Some(decision) => act::sent_by_host(&ctx, &decision),
             None => act::TC_NEXT,

@@ -69,17 +69,26 @@ fn the_programs_are_the_model() {
     });
 }
 
-/// A frame that the switch sends out of an uplink passes the uplink's own hook once more, on its way.
+/// A frame that the switch sends out of an uplink passes the uplink's own hook once more, on its way. A station cannot pretend
+/// that its frames are such.
 #[test]
-fn a_switched_frame_passes_unseen_and_loses_its_mark() {
+fn a_switched_frame_passes_an_uplink_unseen_and_loses_its_mark() {
     require!(&needs());
     in_namespace(|mut object| {
+        let port = |slot| (slot, Port { uplink: slot == 1, ..PLAIN });
+        let model = Model::plain((1..=3).map(port));
+        let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: Vec::new() };
+        object.configure(&case.slowed(UNIT).tables());
         let frame = Frame { dst: UNKNOWN, src: STATION, len: 60, gso: false, pause: false };
         for program in [Program::Ingress, Program::Egress] {
             let ran = object.run(program, 1, &frame, SWITCHED_MARK);
             assert_eq!((ran.code, ran.mark), (TC_NEXT, 0), "{program:?}");
         }
         assert!(object.counted().is_empty() && object.fdb().is_empty());
+        object.run(Program::Ingress, 2, &frame, SWITCHED_MARK);
+        let counted = object.counted();
+        assert_eq!((counted[&2].forwarded, counted[&1].tx_packets, counted[&3].tx_packets), (1, 1, 1));
+        assert_eq!(object.fdb().len(), 1, "its sender is learned");
     });
 }
 

@@ -8,10 +8,15 @@ use aya_ebpf::{
 };
 use vswitch_ebpf::{
     abi::{SWITCHED_MARK, port_flags},
+    policy::is_uplink,
+    tables::Tables as _,
     verdict::Target,
 };
 
-use super::{count, maps::PRESENT};
+use super::{
+    count,
+    maps::{Maps, PRESENT},
+};
 
 /// `skb->pkt_type`, include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
@@ -91,10 +96,12 @@ pub(crate) fn is_gone(slot: u16) -> bool {
     PRESENT.get_ifindex(u32::from(slot)).is_none()
 }
 
-/// Whether this frame was decided at another hook and is on its way to an uplink's wire or to the host. Clears the mark.
+/// Whether this frame was decided at another hook and is on its way to an uplink's wire or to the host. Clears the mark. At
+/// other ports it says nothing: the far end of a netkit or of a veth within one namespace can have put it there.
 #[inline(always)]
-pub(crate) fn already_switched(ctx: &TcContext) -> bool {
-    let switched = mark(ctx) == SWITCHED_MARK;
+pub(crate) fn already_switched(ctx: &TcContext, ifindex: u32) -> bool {
+    let switched = mark(ctx) == SWITCHED_MARK
+        && Maps.slot_of(ifindex).and_then(|slot| Maps.port(slot)).is_some_and(|port| is_uplink(&port));
     if switched {
         ctx.set_mark(0);
     }
