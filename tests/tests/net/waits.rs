@@ -11,6 +11,7 @@ use std::{
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::until,
+    patience::patience,
     require, vswitch,
 };
 
@@ -86,7 +87,7 @@ fn a_round_that_failed_is_no_progress() {
     manager.hears_of_progress();
     let locked = lock(&bench);
     let said = loop {
-        let said = manager.hears(LOCKED).expect("the round has failed");
+        let said = manager.hears(patience(LOCKED)).expect("the round has failed");
         if said.contains("is changing it") {
             break said;
         }
