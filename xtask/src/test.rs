@@ -1,6 +1,11 @@
 //! Does the switch do what the specification says? Three levels, from cheap to dear: host, kernel, namespaces.
 
-use std::{env, fs, path::Path, process::Command, time::Instant};
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 
@@ -48,6 +53,8 @@ const LEVELS: [Level; 3] = [
 
 enum Outcome {
     Passed,
+    /// No test's name contains the filter.
+    Empty,
     Failed(String),
     LeftOut(&'static str),
 }
@@ -56,10 +63,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let Args { level, full: _, filter: _, require_all } = args;
     let wanted: Vec<&Level> =
         LEVELS.iter().filter(|l| level.is_none_or(|number| number == l.number)).collect();
-    let privilege = probe::privilege();
     // Level 1 alone must do without root and without a BPF toolchain.
-    let built = if wanted.iter().any(|l| l.needs_root) && privilege != Privilege::None {
-        packages::authorise()?;
+    let asks_for_root = wanted.iter().any(|l| l.needs_root);
+    let privilege = if asks_for_root { granted() } else { probe::privilege() };
+    let built = if asks_for_root && privilege != Privilege::None {
         setup::ensure()?;
         Some(build::release()?)
     } else {
@@ -71,9 +78,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("\n== level {}: {} ==", level.number, level.name);
         let started = Instant::now();
         let outcome = if level.needs_root && privilege == Privilege::None {
-            Outcome::LeftOut("it needs root, and there is no sudo: run `cargo xtask test` as root")
+            Outcome::LeftOut("it needs root, and sudo gives it not: run `cargo xtask test` as root")
+        } else if !args.filter.is_empty() && finds_none(command(level, privilege, built.as_ref(), args)) {
+            Outcome::Empty
         } else {
-            match cargo::run(&mut command(level, built.as_ref(), args), "cargo test") {
+            match cargo::run(&mut command(level, privilege, built.as_ref(), args), "cargo test") {
                 Ok(()) => Outcome::Passed,
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
@@ -87,6 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let head = format!("level {} {:<11}", level.number, level.name);
         match outcome {
             Outcome::Passed => println!("{head} passed    {:6.1} s", elapsed.as_secs_f32()),
+            Outcome::Empty => println!("{head} has no such test"),
             Outcome::Failed(error) => {
                 bad += 1;
                 println!("{head} FAILED    {:6.1} s  {error}", elapsed.as_secs_f32());
@@ -102,13 +112,51 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let demanded = if left_out { " (VSWITCH_REQUIRE=all: a level left out is a failure)" } else { "" };
         bail!("{bad} of {} test levels did not pass{demanded}", results.len());
     }
+    if results.iter().all(|(_, outcome, _)| matches!(outcome, Outcome::Empty)) {
+        bail!("no test was run: no name contains {}", args.filter.join(" or "));
+    }
     Ok(())
 }
 
-fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
+/// What tests may run as. A sudo that refuses is none: what needs no root is tested all the same.
+fn granted() -> Privilege {
+    match packages::authorise() {
+        Ok(()) => probe::privilege(),
+        Err(error) => {
+            println!("{error:#}");
+            Privilege::None
+        }
+    }
+}
+
+/// Whether a filter leaves nothing, which libtest takes for a success. What does not compile is not for this to say.
+fn finds_none(mut list: Command) -> bool {
+    let listed = list.arg("--list").stderr(Stdio::inherit()).output();
+    listed.is_ok_and(|listed| {
+        let names = String::from_utf8_lossy(&listed.stdout);
+        listed.status.success() && !names.lines().any(|line| line.ends_with(": test"))
+    })
+}
+
+fn command(level: &Level, privilege: Privilege, built: Option<&Built>, args: &Args) -> Command {
     let mut command = cargo::cargo("test");
+    let mut variables = Vec::new();
+    if let Some(built) = built {
+        variables.push(format!("VSWITCH_BIN={}", built.binary.display()));
+        variables.push(format!("VSWITCH_BPF_OBJECT={}", built.object.display()));
+    }
+    if args.full {
+        variables.push("VSWITCH_FULL=1".to_owned());
+    }
+    let as_root = level.needs_root || privilege == Privilege::Root;
+    // Without root nobody can ask level 1 for all: level 2 has what it leaves out.
+    command.env_remove("VSWITCH_REQUIRE");
+    if args.require_all && as_root {
+        variables.push("VSWITCH_REQUIRE=all".to_owned());
+    }
+    let privilege = if level.needs_root { privilege } else { Privilege::None };
     // --workspace throughout: with one package alone, features differ and the dependencies build twice.
-    command.args(["--config", &runner(level, built, args), "--workspace", "--test", level.target]);
+    command.args(["--config", &runner(privilege, variables), "--workspace", "--test", level.target]);
     if !level.needs_root {
         command.args(["--lib", "--bins", "--no-fail-fast"]);
         for package in ["vswitch", "vswitch-ebpf", "xtask", "tests"] {
@@ -116,6 +164,9 @@ fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
                 command.args(["--test", &name]);
             }
         }
+    } else if level.number == 2 && privilege == Privilege::Sudo {
+        // The unit tests that need root, which level 1 had not.
+        command.args(["--lib", "--no-fail-fast"]);
     }
     if !args.filter.is_empty() {
         command.arg("--").args(&args.filter);
@@ -125,22 +176,13 @@ fn command(level: &Level, built: Option<&Built>, args: &Args) -> Command {
 
 /// How cargo starts the test binaries: the variables reach them alone, since cargo and build scripts that saw them
 /// would rebuild; and so does sudo, since a target directory written by root is of no use to its owner.
-fn runner(level: &Level, built: Option<&Built>, args: &Args) -> String {
+pub(crate) fn runner(privilege: Privilege, variables: Vec<String>) -> String {
     let mut words = Vec::new();
-    if level.needs_root && probe::privilege() == Privilege::Sudo {
+    if privilege == Privilege::Sudo {
         words.push("sudo".to_owned());
     }
     words.push("env".to_owned());
-    if let Some(built) = built {
-        words.push(format!("VSWITCH_BIN={}", built.binary.display()));
-        words.push(format!("VSWITCH_BPF_OBJECT={}", built.object.display()));
-    }
-    if args.require_all {
-        words.push("VSWITCH_REQUIRE=all".to_owned());
-    }
-    if args.full {
-        words.push("VSWITCH_FULL=1".to_owned());
-    }
+    words.extend(variables);
     // A user's PATH leads past `ip` on Debian.
     words.push(format!("PATH={}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
     // sudo hands on no environment of its own accord.
@@ -173,18 +215,45 @@ fn further_targets(directory: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn words(level: usize, privilege: Privilege, args: &Args) -> Vec<String> {
+        let command = command(&LEVELS[level - 1], privilege, None, args);
+        command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
     #[test]
     fn level_1_names_no_privileged_target() {
-        let command = command(&LEVELS[0], None, &Args::everything());
-        let args: Vec<_> = command.get_args().filter_map(|arg| arg.to_str()).collect();
-        assert!(args.contains(&"model") && !args.contains(&"kernel") && !args.contains(&"net"), "{args:?}");
+        let words = words(1, Privilege::Root, &Args::everything());
+        let has = |word: &str| words.iter().any(|w| w == word);
+        assert!(has("model") && !has("kernel") && !has("net"), "{words:?}");
     }
 
     #[test]
     fn a_filter_reaches_the_test_binaries() {
-        let command =
-            command(&LEVELS[1], None, &Args { filter: vec!["flood".to_owned()], ..Args::everything() });
-        let args: Vec<_> = command.get_args().filter_map(|arg| arg.to_str()).collect();
-        assert!(args.ends_with(&["--workspace", "--test", "kernel", "--", "flood"]), "{args:?}");
+        let args = Args { filter: vec!["flood".to_owned()], ..Args::everything() };
+        let words = words(2, Privilege::Root, &args);
+        assert!(
+            words.ends_with(&["--workspace", "--test", "kernel", "--", "flood"].map(str::to_owned)),
+            "{words:?}"
+        );
+    }
+
+    #[test]
+    fn all_is_demanded_where_there_is_root() {
+        let demands = |level, privilege| {
+            words(level, privilege, &Args::everything())[2].contains("VSWITCH_REQUIRE=all")
+        };
+        assert!(demands(1, Privilege::Root) && demands(2, Privilege::Root) && demands(2, Privilege::Sudo));
+        assert!(!demands(1, Privilege::Sudo) && !demands(1, Privilege::None));
+    }
+
+    #[test]
+    fn unit_tests_have_root_at_one_level() {
+        let with_root = |level, privilege: Privilege| {
+            let words = words(level, privilege, &Args::everything());
+            words.iter().any(|word| word == "--lib") && (level > 1 || privilege == Privilege::Root)
+        };
+        for privilege in [Privilege::Root, Privilege::Sudo] {
+            assert_eq!((1..=3).filter(|level| with_root(*level, privilege)).count(), 1, "{privilege:?}");
+        }
     }
 }
