@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{build, cargo, probe, step};
+use crate::{build, cargo, packages, probe, step, test};
 
 /// Made from `[package.metadata.deb]` in vswitch/Cargo.toml.
 const CARGO_DEB: &str = "3.8.0";
@@ -30,6 +30,11 @@ impl Args {
     /// What needs nothing installed.
     pub(crate) fn generated() -> Self {
         Self { no_deb: true, check: false }
+    }
+
+    /// The package, made and tried.
+    pub(crate) fn checked() -> Self {
+        Self { no_deb: false, check: true }
     }
 }
 
@@ -72,17 +77,31 @@ fn package() -> Result<PathBuf> {
 }
 
 fn check(package: &Path) -> Result<()> {
+    packages::authorise()?;
+    if probe::find("man").is_none() {
+        packages::install(&["man-db"], "finds the package's man pages")?;
+    }
+    let variables = vec![format!("VSWITCH_DEB={}", package.display()), "VSWITCH_REQUIRE=all".to_owned()];
     let mut test = cargo::cargo("test");
-    test.args(["--workspace", "--test", "net", "--", "--ignored", "the_package_comes_and_goes"]);
-    test.env("VSWITCH_DEB", package).env("VSWITCH_REQUIRE", "all");
+    test.args(["--config", &test::runner(probe::privilege(), variables), "--workspace", "--test", "net"]);
+    test.args(["--", "--ignored", "the_package_comes_and_goes"]);
     cargo::run(&mut test, "the package's test")
 }
 
-/// The program, installed where nothing but this finds it.
+/// Installed where nothing but this finds it.
+fn tools() -> PathBuf {
+    cargo::target().join("tools")
+}
+
+/// Whether making the package takes no minutes to compile what makes it.
+pub(crate) fn is_ready() -> bool {
+    is_right(&tools().join("bin/cargo-deb"))
+}
+
 fn cargo_deb() -> Result<Command> {
-    let root = cargo::target().join("tools");
+    let root = tools();
     let program = root.join("bin/cargo-deb");
-    if !is_right(&program) {
+    if !is_ready() {
         let mut install = cargo::cargo("install");
         install.args(["cargo-deb", "--version", CARGO_DEB, "--locked", "--no-default-features", "--root"]);
         install.arg(root).env_remove("CARGO_TARGET_DIR");
@@ -110,15 +129,15 @@ mod generate {
     ];
 
     pub(super) fn all(root: &Path) -> Result<()> {
-        // Nothing of a command that is no more.
-        match fs::remove_dir_all(root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", root.display()));
-            }
-            Ok(()) | Err(_) => {}
-        }
         let (completions, man) = (root.join("completions"), root.join("man"));
         for directory in [&completions, &man] {
+            // Nothing of a command that is no more.
+            match fs::remove_dir_all(directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", directory.display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
             fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         }
         for (shell, place) in SHELLS {
