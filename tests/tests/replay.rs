@@ -59,5 +59,7 @@ fn every_target_can_be_fuzzed() {
     let manifest = fs::read_to_string(directory("Cargo.toml")).unwrap();
     for (target, _) in TARGETS {
         assert!(manifest.contains(&format!("name = \"{target}\"\n")), "{target} is not in {manifest}");
+        let entrance = fs::read_to_string(directory("targets").join(format!("{target}.rs"))).unwrap();
+        assert!(entrance.contains(&format!("vswitch_tests::fuzz::{target}(data)")), "{target}: {entrance}");
     }
 }
