@@ -25,8 +25,8 @@ Prints each operation. What is as it should be is not touched; if one operation 
 undone.
 
 EXAMPLES
-  vswitch apply /etc/vswitch.toml --dry-run       only say what would be done
-  vswitch apply /etc/vswitch.toml
+  vswitch apply /etc/vswitch/vs0.toml --dry-run   only say what would be done
+  vswitch apply /etc/vswitch/vs0.toml
   vswitch export | sed 's/eth0/eth1/' | vswitch apply -")]
 pub(super) struct Apply {
     /// The switch as it shall be; `-`: stdin
@@ -42,7 +42,7 @@ pub(super) struct Apply {
 Every mistake is reported at once, one a line, with its place in the file.
 
 EXAMPLES
-  vswitch check /etc/vswitch.toml && vswitch apply /etc/vswitch.toml")]
+  vswitch check /etc/vswitch/vs0.toml && vswitch apply /etc/vswitch/vs0.toml")]
 pub(super) struct Check {
     /// The switch as it shall be; `-`: stdin
     file: PathBuf,
@@ -52,7 +52,7 @@ pub(super) struct Check {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 EXAMPLES
-  vswitch export > /etc/vswitch.toml")]
+  vswitch export > /etc/vswitch/vs0.toml")]
 pub(super) struct Export {}
 
 /// What `check` says of a file without mistakes.

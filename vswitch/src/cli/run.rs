@@ -15,8 +15,8 @@ Runs in the foreground. SIGTERM and Ctrl-C end the controller alone: the switch 
 
 EXAMPLES
   vswitch run                           look after the switch that `vswitch up` has made
-  vswitch run /etc/vswitch.toml
-  vswitch run --keep /etc/vswitch.toml  make it if there is none: no restart changes what is up
+  vswitch run /etc/vswitch/vs0.toml
+  vswitch run --keep /etc/vswitch/vs0.toml  make it if there is none: no restart changes what is up
   vswitch run --log-packets             tell of every frame that tc decides; slow")]
 pub(super) struct Run {
     /// The switch as it shall be; `-`: stdin
