@@ -1,7 +1,7 @@
 //! What should the switch do with a frame? The specification: the switch as a page of maps, one frame at a time.
 //!
-//! Written from `semantics.md` 1.1 (macvlan), 1.3 (the Linux bridge) and 2 (where vswitch differs), and from issues 2 and
-//! 3. It knows nothing of the dataplane's code; `tests/model.rs` and `tests/kernel` prove that the code does the same.
+//! In words it is `docs/semantics.md`. It knows nothing of the dataplane's code; `tests/model.rs` and `tests/kernel` prove
+//! that the code does the same.
 //! Here is what a switch is and what it learns; `model/forward.rs` says who receives, by the tables in
 //! `model/macvlan.rs`.
 

@@ -1,4 +1,5 @@
-//! Does the specification say what was observed of the kernel's macvlan? Semantics 1.5, through the model in compat mode.
+//! Does the specification say what was observed of the kernel's macvlan? Linux 6.18's tables, which `net/oracle_selfcheck.rs`
+//! observes again, through the model in compat mode.
 #![allow(clippy::unwrap_used, reason = "test code: a broken table must stop the test")]
 
 use std::collections::BTreeSet;
@@ -31,7 +32,7 @@ const PLAIN_SWITCH: [Row; 4] = [
     ("P5", ["ext", "", "", "", "", "", ""], "ext"),
 ];
 
-/// Semantics 2.1: the same without what passes between a private port and a sibling, and without the echo.
+/// The first two differences of `docs/semantics.md`: the same without what passes between a private port and a sibling, and without the echo.
 const STRICT: [Row; 4] = [
     ("ext", ["", "B1", "B2", "V3", "V4", "P5", "P6"], "B1 B2 V3 V4 P5 P6"),
     ("B1", ["ext", "", "B2", "V3", "V4", "", ""], "ext B2 V3 V4"),

@@ -64,7 +64,7 @@ pub fn may_reach(ingress: &Ingress, slot: u16, port: &Port, wire_len: u32) -> Re
 }
 
 /// Whether what came in by an uplink for one address is withheld because it is a reflection: strictly, a private port
-/// has nothing to do with its siblings. The kernel's macvlan delivers it (semantics 1.1).
+/// has nothing to do with its siblings. The kernel's macvlan delivers it.
 #[inline(always)]
 pub const fn is_kept_private(settings: u32, origin: &Origin, port: &Port) -> bool {
     let private = port.mode == mode::PRIVATE;
@@ -214,8 +214,8 @@ fn host_floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) -
         && fits(port, flood.wire_len)
 }
 
-/// Whether an access port has a flooded frame that came in by an uplink: by who had sent it up (semantics 1.1, the table
-/// of group frames by source address).
+/// Whether an access port has a flooded frame that came in by an uplink: by who had sent it up (the last column
+/// of the table in docs/semantics.md, Modes).
 #[inline(always)]
 fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {
     let origin = &flood.origin;

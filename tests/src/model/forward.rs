@@ -1,4 +1,4 @@
-//! Who receives a frame: semantics 1.1 and 1.3, and 2 where vswitch differs on purpose.
+//! Who receives a frame: "Destinations" and "Modes" of `docs/semantics.md`.
 
 use std::collections::BTreeSet;
 

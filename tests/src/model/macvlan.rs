@@ -1,4 +1,4 @@
-//! The tables of semantics 1.1: which macvlan modes hear what.
+//! Which modes hear what of which? As the kernel's macvlan (`drivers/net/macvlan.c`) has it.
 
 /// macvlan's words for what a port exchanges with its siblings. Uplinks have none; theirs reads as `Bridge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,12 +12,12 @@ pub enum Mode {
 
 use Mode::{Bridge, Passthru, Private, Source, Vepa};
 
-/// "TX (frame sent by child C)": every row but the first says "wire", whatever the address.
+/// `macvlan_queue_xmit`: in every other mode a frame takes the wire, whatever its address.
 pub const fn meet_directly(from: Mode, to: Mode) -> bool {
     matches!((from, to), (Bridge, Bridge))
 }
 
-/// A row of "RX on the lower device, broadcast/multicast": who hears a frame that came in by the wire.
+/// `macvlan_multicast_rx`: who hears a group frame that came in by the wire.
 pub struct Row {
     /// Other children than the one that sent it.
     pub children: &'static [Mode],

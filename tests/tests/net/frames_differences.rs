@@ -26,7 +26,7 @@ pub(crate) struct Difference {
     /// Who receives the frame, as in a table's cell.
     pub(crate) bridge: fn(&Case) -> String,
     pub(crate) vswitch: fn(&Case) -> String,
-    /// The section of semantics.md, and its reason.
+    /// The number in docs/semantics.md, "Differences from the Linux bridge", and the reason.
     pub(crate) why: &'static str,
 }
 
@@ -36,63 +36,63 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         applies: |case| case.from != HOST && case.link_local() == Some(0),
         bridge: |case| format!("{} {}", case.flood(), case.stack(HOST)),
         vswitch: |case| case.stack_here(),
-        why: "2.3: reserved addresses are never forwarded; the bridge forwards this one while its STP is off",
+        why: "2: reserved addresses are never forwarded; the bridge forwards this one while its STP is off",
     },
     Difference {
         when: "ext sends to another reserved address, but pause",
         applies: |case| case.from == OUTSIDE && case.link_local().is_some_and(|x| x > 1),
         bridge: |case| case.stack("host@ext"),
         vswitch: |case| case.stack(HOST),
-        why: "2.2: the uplink is the host's own interface, and not a port of the device that is",
+        why: "1: the uplink is the host's own interface, and not a port of the device that is",
     },
     Difference {
         when: "the host sends to a reserved address",
         applies: |case| case.from == HOST && case.link_local().is_some(),
         bridge: |case| case.flood(),
         vswitch: |_| OUTSIDE.to_owned(),
-        why: "2.3: never forwarded; what the host's stack sends on its uplink belongs to the uplink's link",
+        why: "2: never forwarded; what the host's stack sends on its uplink belongs to the uplink's link",
     },
     Difference {
         when: "a port sends to the address of a port's interface on this machine",
         applies: |case| case.from != HOST && case.owner().is_some(),
         bridge: |case| case.stack_of_owner(),
         vswitch: |case| case.flood(),
-        why: "2.2: the host is reached through the uplink's address; the near end of a cable is nobody",
+        why: "1: the host is reached through the uplink's address; the near end of a cable is nobody",
     },
     Difference {
         when: "the host sends to the address of a port's interface on this machine",
         applies: |case| case.from == HOST && case.owner().is_some(),
         bridge: |case| case.owner().expect("applies").to_owned(),
         vswitch: |case| case.and_the_wire(case.flood()),
-        why: "2.2: as above; the bridge sends it out of that port",
+        why: "1: as above; the bridge sends it out of that port",
     },
     Difference {
         when: "the host sends what nobody knows, with flood off at its uplink",
         applies: |case| case.from == HOST && case.is_unknown() && !case.setup.is(OUTSIDE, Knob::Flood),
         bridge: |case| case.flood(),
         vswitch: |case| case.and_the_wire(case.flood()),
-        why: "2.2: attaching a switch must not cut the host off from its own wire",
+        why: "1: attaching a switch must not cut the host off from its own wire",
     },
     Difference {
         when: "the host sends to itself",
         applies: |case| case.from == HOST && case.dst == HOST_MAC,
         bridge: |_| String::new(),
         vswitch: |_| OUTSIDE.to_owned(),
-        why: "2.2: what the host sends leaves by its uplink, as without a switch",
+        why: "1: what the host sends leaves by its uplink, as without a switch",
     },
     Difference {
         when: "a port sends to an address under which the host has sent, and which is not the uplink's",
         applies: |case| case.from != HOST && case.is_alias_at_host(),
         bridge: |case| case.flood(),
         vswitch: |_| format!("({HOST})"),
-        why: "2.2: the host is a member, and members' addresses are learned; the bridge learns only from its ports",
+        why: "1: the host is a member, and members' addresses are learned; the bridge learns only from its ports",
     },
     Difference {
         when: "the host sends to such an address",
         applies: |case| case.from == HOST && case.is_alias_at_host(),
         bridge: |case| case.flood(),
         vswitch: |_| OUTSIDE.to_owned(),
-        why: "2.2: as above; it leaves by the wire, as without a switch",
+        why: "1: as above; it leaves by the wire, as without a switch",
     },
 ];
 

@@ -44,7 +44,7 @@ pub(crate) struct Case {
 pub(crate) struct Difference {
     pub(crate) when: &'static str,
     pub(crate) applies: fn(&Case) -> bool,
-    /// The section of semantics.md, what each does, and the reason.
+    /// The number in docs/semantics.md, "Where it differs from the kernel's macvlan", what each does, and the reason.
     pub(crate) why: &'static str,
 }
 
@@ -53,27 +53,27 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         when: "a source address that no station has",
         applies: |case| case.bad,
-        why: "1.3, 1: dropped as by a bridge, but for the host's; macvlan lets it out, and to siblings",
+        why: "6: dropped as by a bridge, but for the host's; macvlan lets it out, and to siblings",
     },
     Difference {
         when: "a station sends to 01-80-C2-00-00-0X",
         applies: |case| case.mode().is_some() && case.reserved().is_some(),
-        why: "2.3: the stack of the port has it, and nobody pause frames; to macvlan it is any group",
+        why: "5: the stack of the port has it, and nobody pause frames; to macvlan it is any group",
     },
     Difference {
         when: "such a frame comes by the wire",
         applies: |case| case.reserved().is_some(),
-        why: "2.3: the host alone has it; macvlan's children hear it",
+        why: "5: the host alone has it; macvlan's children hear it",
     },
     Difference {
         when: "the EtherType of pause frames to another group",
         applies: |case| case.pause && case.is_group(),
-        why: "2.3: the address makes a pause frame; no macvlan child has a group frame of that EtherType",
+        why: "5: the address makes a pause frame; no macvlan child has a group frame of that EtherType",
     },
     Difference {
         when: "a bridge port sends to itself",
         applies: |case| case.mode() == Some(Mode::Bridge) && case.to == To::One(case.from),
-        why: "1.3, 8: not back where it came from without hairpin; macvlan finds the sender among its siblings",
+        why: "7: not back where it came from without hairpin; macvlan finds the sender among its siblings",
     },
     Difference {
         when: "a private port and a sibling, reflected",
@@ -83,41 +83,41 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
                 && case.mode_there().is_some()
                 && (private(case.mode()) || private(case.mode_there()))
         },
-        why: "2.1: private means private; macvlan delivers reflected unicast",
+        why: "1: private means private; macvlan delivers reflected unicast",
     },
     Difference {
         when: "a station sends to the host",
         applies: |case| case.mode().is_some() && case.to == To::One(HOST),
-        why: "2.2: directly; macvlan's takes the wire, and arrives if that reflects",
+        why: "3: directly; macvlan's takes the wire, and arrives if that reflects",
     },
     Difference {
         when: "the host sends to a station",
         applies: |case| case.from == HOST && case.mode_there().is_some(),
-        why: "2.2: directly, as above",
+        why: "3: directly, as above",
     },
     Difference {
         when: "the wire brings what is no port's",
         applies: |case| case.to == To::Unknown || case.mode_there() == Some(Mode::Source),
-        why: "1.3, 8: of unknown unicast a bridge's host sees nothing; macvlan's host is shown it as somebody else's",
+        why: "4: of unknown unicast a bridge's host sees nothing; macvlan's host is shown it as somebody else's",
     },
     Difference {
         when: "a private or source port sends to a group",
         applies: |case| case.is_group() && matches!(case.mode(), Some(Mode::Private | Mode::Source)),
-        why: "2.1: it never hears its own echo, which macvlan gives to it instead of the host; 2.2: the host has it directly",
+        why: "2: it never hears its own echo, which macvlan gives to it instead of the host; 3: the host has it directly",
     },
     Difference {
         when: "another station sends to a group",
         applies: |case| case.is_group() && case.mode().is_some(),
-        why: "2.2: the host has it directly; macvlan's only if the wire reflects",
+        why: "3: the host has it directly; macvlan's only if the wire reflects",
     },
     Difference {
         when: "the host sends to a group",
         applies: |case| case.is_group() && case.from == HOST,
-        why: "2.2: directly, and it does not hear itself; macvlan's children have it if the wire reflects, and the host, too",
+        why: "3: directly, and it does not hear itself; macvlan's children have it if the wire reflects, and the host, too",
     },
 ];
 
-/// What the kernel's macvlan does: semantics 1.1, and the adjacent bridge.
+/// What the kernel's macvlan does, and the adjacent bridge.
 pub(crate) fn macvlan(case: &Case) -> Vec<String> {
     let (mut all, from) = (Vec::new(), case.from);
     if case.mode() == Some(Mode::Bridge) {
@@ -148,7 +148,7 @@ pub(crate) fn macvlan(case: &Case) -> Vec<String> {
     all
 }
 
-/// What vswitch does: the same, with semantics 2.
+/// What vswitch does: docs/semantics.md, "Modes".
 pub(crate) fn vswitch(case: &Case) -> Vec<String> {
     let from = case.from;
     let hears_all = [Mode::Bridge, Mode::Vepa, Mode::Private];

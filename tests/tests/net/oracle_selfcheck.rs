@@ -158,8 +158,8 @@ fn six_children(reflects: bool) -> Fabric {
     fabric
 }
 
-// The two tables of semantics 1.5, with the host as one more station. Its column "unjoined multicast" is not here:
-// these children take all groups, so that multicast must go where broadcast goes, and "group" tries both.
+// The two tables that `tests/observed.rs` holds the model against, with the host as one more station. These children take
+// all groups, so that multicast must go where broadcast goes, and "group" tries both.
 
 #[test]
 fn macvlan_behind_a_reflecting_switch() {
