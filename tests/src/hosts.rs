@@ -14,7 +14,7 @@ use crate::{
     lab::{HOST, Lab, STATION_IF},
     patience::patience,
     stream,
-    topo::Netns,
+    topo::{Netns, expect_success},
     vswitch::{self, Vswitch},
 };
 
@@ -116,6 +116,15 @@ impl<S: Switch> Hosts<S> {
         let mut command = self.netns(from).command("ping");
         command.arg("-q").args(args.split_whitespace()).arg(address);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start ping")
+    }
+
+    /// How many pings the namespace has sent, ever: a loaded machine sends fewer in the same time.
+    pub fn pings_sent(&self, from: &str) -> u32 {
+        let text = expect_success(self.netns(from).command("cat").arg("/proc/net/snmp"), None);
+        let mut rows = text.lines().filter_map(|line| line.strip_prefix("Icmp: ")).map(str::split_whitespace);
+        let (names, numbers) = (rows.next().expect("names"), rows.next().expect("numbers"));
+        let sent = names.zip(numbers).find(|(name, _)| *name == "OutEchos");
+        sent.and_then(|(_, number)| number.parse().ok()).expect("a number of echo requests")
     }
 
     /// Waits until one ping comes back.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs, mem,
+    fmt, fs, io, mem,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -233,15 +233,16 @@ fn wait(ears: &mut [libc::pollfd], quiet: Duration) -> bool {
     }
 }
 
-/// Keeps the calling thread on one CPU while it lives.
-struct Pinned {
+/// Keeps the calling thread, and what that starts, on one CPU while it lives.
+pub struct Pinned {
     before: libc::cpu_set_t,
+    here: libc::cpu_set_t,
     /// `/proc/PID/stat` of the CPU's ksoftirqd, if it can be seen.
     ksoftirqd: Option<PathBuf>,
 }
 
 impl Pinned {
-    fn to_this_cpu() -> Self {
+    pub fn to_this_cpu() -> Self {
         // SAFETY: no memory is passed.
         let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or_default();
         // SAFETY: plain bit sets, for which all zeroes is a valid value.
@@ -253,7 +254,15 @@ impl Pinned {
             libc::CPU_SET(cpu, &mut here);
             libc::sched_setaffinity(0, size, &raw const here);
         }
-        Self { before, ksoftirqd: ksoftirqd(cpu) }
+        Self { before, here, ksoftirqd: ksoftirqd(cpu) }
+    }
+
+    /// Another thread, to the same CPU.
+    pub fn as_well(&self, thread: libc::pid_t) {
+        // SAFETY: the set is live and of the given size.
+        let pinned =
+            unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &raw const self.here) };
+        assert_eq!(pinned, 0, "pin thread {thread}: {}", io::Error::last_os_error());
     }
 
     /// Until the queues are empty that took too long to be so before the sender went on (`__do_softirq`, kernel/softirq.c).

@@ -12,6 +12,7 @@ use vswitch_tests::{
     frame::{BROADCAST, Frame, MULTICAST, UNKNOWN, link_local, to},
     hosts::until,
     lab::{HOST, HOST_MAC, OUTSIDE},
+    observe::Pinned,
     require,
     require::{NAMESPACES, Need},
     vswitch::json,
@@ -40,8 +41,10 @@ fn so_is_what_the_rings_have_no_room_for() {
     require!(NAMESPACES);
     require!(&[Need::Tool("unshare"), Need::Tool("chrt")]);
     let (world, mut loads) = (World::new(), loads());
+    // Whoever fills the rings has the CPU before those who empty them.
+    let pinned = Pinned::to_this_cpu();
     for (from, other) in [(XDP[0], XDP[1]), (XDP[1], XDP[0])] {
-        world.empty_ring_at_leisure(other);
+        world.empty_ring_at_leisure(other, &pinned);
         loads.insert(from, vec![to(mac(other)); ROUND]);
     }
     let lost = campaign(&world, &loads, 200_000);

@@ -12,6 +12,7 @@ use vswitch_tests::{
     hosts::Hosts,
     lab::{HOST, HOST_MAC, Lab, OUTSIDE, Outside, STATION_IF, UPLINK},
     model::Member,
+    observe::Pinned,
     topo::{End, Netns, expect_success, veth},
     vswitch::{Vswitch, run},
     wire::{Ear, Station},
@@ -93,8 +94,8 @@ impl World {
         }
     }
 
-    /// The far end's NAPI runs in a thread of its own, which has the CPU when nobody else wants it.
-    pub(crate) fn empty_ring_at_leisure(&self, name: &str) {
+    /// The far end's NAPI runs in a thread of its own, which has that CPU when nobody else wants it.
+    pub(crate) fn empty_ring_at_leisure(&self, name: &str, pinned: &Pinned) {
         let (netns, ifname) = self.far_end(name);
         let before = napi_threads();
         // /sys shows the interfaces of the namespace in which it was mounted.
@@ -102,6 +103,7 @@ impl World {
         expect_success(netns.command("unshare").args(["--mount", "sh", "-c", &script]), None);
         for thread in napi_threads().difference(&before) {
             expect_success(Command::new("chrt").args(["--idle", "--pid", "0", thread]), None);
+            pinned.as_well(thread.parse().expect("a number"));
         }
     }
 }
