@@ -75,16 +75,26 @@ pub fn unique_name() -> String {
 
 static SWEEP: Once = Once::new();
 
-/// Takes away the switches of test processes that were killed.
+/// Takes away the switches and files of test processes that were killed.
 fn sweep() {
+    let is_left = |name: &str| {
+        let owner =
+            name.strip_prefix("vst-").and_then(|rest| rest.split(['-', '.']).next()?.parse::<u32>().ok());
+        owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    };
     let versions = std::fs::read_dir("/sys/fs/bpf/vswitch").into_iter().flatten().flatten();
     for pin in versions.filter_map(|version| std::fs::read_dir(version.path()).ok()).flatten().flatten() {
         let name = pin.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix("vst-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        if is_left(&name) {
             let _left = Command::new(binary()).args(["-s", &name, "down"]).output();
             // Half made, or of another version.
             let _left = std::fs::remove_dir_all(pin.path());
+        }
+    }
+    for file in std::fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+        if is_left(&file.file_name().to_string_lossy()) {
+            // A directory was somebody's root, in a mount namespace that is gone: what it still shows is not ours.
+            let _left = std::fs::remove_file(file.path()).or_else(|_| std::fs::remove_dir(file.path()));
         }
     }
 }

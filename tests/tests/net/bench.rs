@@ -13,7 +13,7 @@ use vswitch_tests::{
     hosts::{signal, until},
     require,
     require::NAMESPACES,
-    vswitch::binary,
+    vswitch::{binary, unique_name},
 };
 
 const TINY: [&str; 6] = ["bench", "--quick", "--seconds", "0.01", "--runs", "1"];
@@ -87,7 +87,7 @@ fn unknown_names_are_refused() {
 #[test]
 fn a_short_bench_accounts_for_every_frame_and_leaves_nothing() {
     require!(NAMESPACES);
-    let page = format!("/tmp/vst-bench-{}.html", std::process::id());
+    let page = format!("/tmp/{}.html", unique_name());
     let scenarios = "small-frames,nic,tcp,udp,latency,flood,learning,hairpin,vepa,private";
     let mut command = Command::new(binary());
     command.arg("-j").args(TINY).args(["--scenario", scenarios, "--report", &page]);

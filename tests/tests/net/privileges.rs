@@ -20,7 +20,7 @@ use vswitch_tests::{
     vswitch::{self, Vswitch},
 };
 
-use crate::abi::age;
+use crate::{abi::age, bad_input::TempFile};
 
 const NEEDS: &[Need] = &[Need::Tool("ping"), Need::Tool("setpriv"), Need::Tool("unshare")];
 
@@ -145,14 +145,12 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
     let hosts = Hosts { switch: Vswitch::new(), lab };
     let (switch, name) = (&hosts.lab.switch, &hosts.switch.name);
     let a = hosts.netns("a").name();
-    let file = format!("/tmp/{name}.toml");
-    let text = format!(
+    let file = TempFile::new(&format!(
         "[switch]\nname = \"{name}\"\n[[port]]\nname = \"nic0\"\nrole = \"uplink\"\n[[port]]\nname = \"h0\"\nnetns = \"{a}\"\n"
-    );
-    fs::write(&file, text).unwrap();
-    let mut controller = Controller::of(limited(switch, name, &format!("run {file}")));
+    ));
+    let mut controller = Controller::of(limited(switch, name, &format!("run {}", file.path())));
     controller.await_line("controller is running");
-    fs::remove_file(&file).unwrap();
+    drop(file);
     for station in ["a", OUTSIDE] {
         let address = hosts.address(station);
         hosts.netns(station).ip(&format!("address add {address}/24 dev {STATION_IF}"));

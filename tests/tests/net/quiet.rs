@@ -100,7 +100,7 @@ struct Trace {
 
 impl Trace {
     fn of(pid: u32) -> Self {
-        let file = env::temp_dir().join(format!("vswitch-trace-{pid}"));
+        let file = env::temp_dir().join(format!("vst-{}-trace-{pid}", std::process::id()));
         let calls = "trace=bpf,sendto,sendmsg,ioctl,mount,mkdir,unlink,unlinkat,rename,chmod,fchmodat,chown";
         let child = Command::new("strace")
             .args(["-f", "-e", calls, "-o"])
