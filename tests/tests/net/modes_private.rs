@@ -12,18 +12,10 @@ use vswitch_tests::{
     vswitch::Vswitch,
 };
 
-use crate::modes_cases::{NOMAD, PAUSE};
-
-const STATIONS: [(&str, Mode); 8] = [
-    ("b1", Mode::Bridge),
-    ("b2", Mode::Bridge),
-    ("v1", Mode::Vepa),
-    ("v2", Mode::Vepa),
-    ("p1", Mode::Private),
-    ("p2", Mode::Private),
-    ("s1", Mode::Source),
-    ("s2", Mode::Source),
-];
+use crate::{
+    modes_cases::{NOMAD, PAUSE},
+    modes_differences::STATIONS,
+};
 
 const OUTSIDE_SOURCE: &str = "from the outside";
 const UNKNOWN_SOURCE: &str = "from an unknown address";
