@@ -88,31 +88,29 @@ fn check(package: &Path) -> Result<()> {
     cargo::run(&mut test, "the package's test")
 }
 
-/// Installed where nothing but this finds it.
-fn tools() -> PathBuf {
-    cargo::target().join("tools")
-}
-
-/// Whether making the package takes no minutes to compile what makes it.
-pub(crate) fn is_ready() -> bool {
-    is_right(&tools().join("bin/cargo-deb"))
-}
-
+/// The program, installed where nothing but this finds it.
 fn cargo_deb() -> Result<Command> {
-    let root = tools();
-    let program = root.join("bin/cargo-deb");
     if !is_ready() {
         let mut install = cargo::cargo("install");
         install.args(["cargo-deb", "--version", CARGO_DEB, "--locked", "--no-default-features", "--root"]);
-        install.arg(root).env_remove("CARGO_TARGET_DIR");
+        install.arg(tools()).env_remove("CARGO_TARGET_DIR");
         step::run("cargo install cargo-deb", "makes the Debian package", &mut install)?;
     }
-    Ok(cargo::clean(program))
+    Ok(installed())
 }
 
-fn is_right(program: &Path) -> bool {
-    let version = probe::output(cargo::clean(program).arg("--version"));
+/// Whether what makes the package need not be compiled first, which takes minutes.
+pub(crate) fn is_ready() -> bool {
+    let version = probe::output(installed().arg("--version"));
     version.is_some_and(|version| version.split_whitespace().last() == Some(CARGO_DEB))
+}
+
+fn installed() -> Command {
+    cargo::clean(tools().join("bin/cargo-deb"))
+}
+
+fn tools() -> PathBuf {
+    cargo::target().join("tools")
 }
 
 #[cfg(feature = "dist")]
