@@ -6,7 +6,6 @@ use std::{
     iter::zip,
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::Duration,
 };
 
