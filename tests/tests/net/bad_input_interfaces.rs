@@ -148,6 +148,8 @@ fn names_that_cannot_be_or_are_taken() {
     bench.refuses(&format!("port add {name} --tap"), 2, &long(&format!("port {name}: "), name));
     bench.refuses(&format!("port add {name} --netns {there}"), 2, &long(&format!("port {name}: "), name));
     bench.refuses(&format!("port add w0 --netns {there} --peer {name}"), 2, &long("port w0: peer: ", name));
+    let line = "port host: the machine itself is called so, in fdb show and stats; choose another";
+    bench.refuses("port add host --tap", 2, line);
     for (bad, c) in [("a/b", '/'), ("a:1", ':'), ("w%d", '%')] {
         let line = format!("port {bad}: {c:?} cannot be in an interface's name; choose another");
         bench.refuses(&format!("port add {bad} --tap"), 2, &line);

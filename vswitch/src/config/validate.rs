@@ -13,6 +13,8 @@ use super::{
     names::{check_ifname, check_netns, check_switch_name},
 };
 
+use crate::view::HOST;
+
 pub use super::problem::{At, ConfigProblem, ConfigProblems, Part};
 
 /// Ports of a switch at most: slot 0 is the host's.
@@ -133,6 +135,13 @@ impl Check {
         }
         if let Err(what) = check_ifname(&port.ifname) {
             problem("name", 0, what);
+        }
+        if port.ifname == HOST {
+            problem(
+                "name",
+                0,
+                "the machine itself is called so, in fdb show and stats; choose another".to_owned(),
+            );
         }
         for (item, &mac) in port.mac.iter().enumerate() {
             if let Err(what) = check_station(mac) {

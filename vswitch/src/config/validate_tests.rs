@@ -48,6 +48,10 @@ fn a_port() {
         ["port vm/0: '/' cannot be in an interface's name; choose another"]
     );
     assert_eq!(
+        says(|config| config.ports[2].ifname = "host".to_owned()),
+        ["port host: the machine itself is called so, in fdb show and stats; choose another"]
+    );
+    assert_eq!(
         says(|config| config.ports[2].mac = vec![MacAddr([1, 0, 0x5e, 0, 0, 1]), MacAddr([0; 6])]),
         [
             "port vm0: mac \"01:00:5e:00:00:01\" is a group address: a station's address is even in its first byte",
