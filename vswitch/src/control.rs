@@ -128,11 +128,8 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
 pub async fn upgrade(scope: &Scope) -> Result<Report> {
     let _lock = begin(scope).await?;
-    if !Pins::of(&scope.switch).exist()? {
-        // A controller of the other build would put the pins back that are about to go.
-        Lock::dismiss(&scope.switch);
-    }
-    go_over(&scope.switch, true).await
+    // A controller of the other build would put the pins back that are about to go.
+    go_over(&scope.switch, true, || Lock::dismiss(&scope.switch)).await
 }
 
 /// As [`upgrade`], if there is a switch; its `programs` too, unless the caller is about to replace them anyway.
@@ -140,17 +137,18 @@ pub(crate) async fn take_over(scope: &Scope, programs: bool) -> Result<Report> {
     let _lock = begin(scope).await?;
     let name = &scope.switch;
     if Pins::of(name).exist()? || !Pins::other_versions(name).is_empty() {
-        go_over(name, programs).await
+        go_over(name, programs, || {}).await
     } else {
         Ok(Report::default())
     }
 }
 
-async fn go_over(name: &str, programs: bool) -> Result<Report> {
+/// `migrating` is called before the other build's switch is touched.
+async fn go_over(name: &str, programs: bool, migrating: impl FnOnce()) -> Result<Report> {
     let mut report = Report::default();
     let mut ports = Vec::new();
     if let (false, Some(from)) = (Pins::of(name).exist()?, Pins::other_versions(name).pop()) {
-        let done = migrate::migrate(name, from)?;
+        let done = migrate::migrate(name, from, migrating)?;
         report.ops.push(format!("~ switch {name}: ABI {from} -> {ABI_VERSION}"));
         for (map, copied, all) in done.copied {
             report.ops.push(format!("~ map {map}: {copied} of {all} elements copied"));

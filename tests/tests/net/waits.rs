@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use vswitch_ebpf::abi::ABI_VERSION;
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::until,
@@ -116,4 +117,27 @@ fn a_switch_that_went_while_the_controller_waited_stays_gone() {
     assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
     assert!(!pins.exists(), "{:?}", controller.lines());
     assert!(controller.lines().iter().any(|line| line.contains("is gone")), "{:?}", controller.lines());
+}
+
+#[test]
+fn an_upgrade_that_is_refused_leaves_the_controller_alone() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up h1 h2");
+    let controller = Controller::start(&bench.machine, &bench.name, "");
+    // As if a newer build had made the switch, and this were its controller.
+    controller.signal(libc::SIGSTOP);
+    let newer = Path::new("/sys/fs/bpf/vswitch").join(format!("v{}", ABI_VERSION + 1));
+    fs::create_dir_all(&newer).unwrap();
+    fs::rename(bench.pins(), newer.join(&bench.name)).unwrap();
+    let refused = bench.command("upgrade").output().unwrap();
+    fs::rename(newer.join(&bench.name), bench.pins()).unwrap();
+    let _others = fs::remove_dir(&newer);
+    controller.signal(libc::SIGCONT);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("was made by a newer build"));
+    controller.tells("\"h2\": the interface is gone", AT_ONCE, || {
+        bench.machine.ip("link del h2");
+    });
+    bench.run("down");
 }

@@ -42,8 +42,9 @@ struct Move {
     shared: bool,
 }
 
-/// Makes the switch `name`, one of ABI version `from`, one of this build's. The caller has the switch's lock.
-pub(crate) fn migrate(name: &str, from: u32) -> Result<Migration> {
+/// Makes the switch `name`, one of ABI version `from`, one of this build's. The caller has the switch's lock. `begin` is called
+/// when nothing speaks against it any more, before the old one is touched.
+pub(crate) fn migrate(name: &str, from: u32, begin: impl FnOnce()) -> Result<Migration> {
     if from > ABI_VERSION {
         bail!(
             r#"switch "{name}": was made by a newer build (ABI {from}, this one has {ABI_VERSION}): use that one"#
@@ -56,6 +57,7 @@ pub(crate) fn migrate(name: &str, from: u32) -> Result<Migration> {
     let scratch = new.scratch();
     let made = build(&scratch, &moves);
     let made = made.and_then(|copied| {
+        begin();
         let ports = go_over(name, &old, &scratch, &moves)?;
         scratch.become_switch(&new)?;
         Ok(Migration { copied, ports })
