@@ -12,6 +12,7 @@ use crate::{
         Dataplane,
         state::{EntryKind, Member, entry_kind, key},
     },
+    interface,
     net::{Link, Netlink, Target},
     uplink,
 };
@@ -42,10 +43,10 @@ pub(crate) async fn rebind(
     let first_mac = macs.first().map_or([0; 6], |mac| mac.0);
     let record = PortRecord { first_mac, ..member.record };
     dataplane.maps.set_record(slot, record)?;
-    if !member.is_present() || first_mac == member.record.first_mac {
+    if first_mac == member.record.first_mac {
         return Ok(());
     }
-    let link = netlink.get_index(record.ifindex).await?;
+    let Some(link) = interface::of(&dataplane.pins, netlink, slot, &record).await? else { return Ok(()) };
     let target = Target::of(netlink, link.clone(), member.netns().as_deref()).await?;
     if first_mac != [0; 6] {
         return readdress(&record, &target, first_mac).await;

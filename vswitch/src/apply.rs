@@ -110,8 +110,9 @@ pub(crate) async fn destroy(mut dataplane: Dataplane, netlink: &Netlink) -> Resu
             failures.push(format!("{err:#}"));
         }
     }
-    let records: Vec<_> = members.into_iter().map(|member| member.record).collect();
-    if let Err(err) = interface::delete_all_created(netlink, &records).await {
+    let records: Vec<_> = members.into_iter().map(|member| (member.slot, member.record)).collect();
+    let made = interface::delete_all_made(&dataplane.name, &dataplane.pins, netlink, &records).await;
+    if let Err(err) = made {
         failures.push(format!("{err:#}"));
     }
     dataplane.pins.remove()?;
@@ -142,10 +143,13 @@ pub(crate) async fn salvage(
         Ok(note) => notes.extend(note),
         Err(err) => notes.push(format!("{err:#}")),
     }
-    for (slot, record) in records {
-        if let Err(err) = attach::salvage(pins, netlink, slot, &record).await {
+    for (slot, record) in &records {
+        if let Err(err) = attach::salvage(pins, netlink, *slot, record).await {
             notes.push(format!("{err:#}"));
         }
+    }
+    if let Err(err) = interface::delete_all_made(switch, pins, netlink, &records).await {
+        notes.push(format!("{err:#}"));
     }
     pins.remove()?;
     Ok(notes)

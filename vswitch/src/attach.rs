@@ -83,8 +83,12 @@ pub(crate) async fn possible(name: &str, own: &[u32], netlink: &Netlink, config:
     let ifname = &config.ifname;
     match &config.far_end {
         FarEnd::Existing => {
-            not_of_another_switch(name, ifname)?;
             let (facts, _) = netlink.facts(ifname, None).await?;
+            let called = &facts.link.ifname;
+            if called != ifname {
+                bail!(r#""{ifname}": is another name of interface "{called}": use that"#);
+            }
+            not_of_another_switch(name, &facts.link)?;
             readiness(&facts, config.datapath, config.role, own)?;
         }
         FarEnd::Veth { netns, .. } => {
@@ -112,33 +116,29 @@ fn with_failed_undo(err: anyhow::Error, undone: Result<()>) -> anyhow::Error {
 /// Removes a port, and its interface if vswitch made it.
 pub(crate) async fn remove(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
     let slot = member.slot;
+    let made = interface::made(dataplane, netlink, member).await?;
     let flags = member.record.flags | record_flags::PENDING;
     let member = &Member { record: PortRecord { flags, ..member.record }, ..*member };
     dataplane.maps.set_record(slot, member.record)?;
     detach(dataplane, netlink, member).await?;
     addresses::release(dataplane, netlink, |_, entry| entry.slot() == slot).await?;
     dataplane.set_sources(slot, &[])?;
-    interface::delete_created(netlink, &member.record).await?;
+    netlink.delete_all(made.as_slice()).await?;
     dataplane.maps.set_port(slot, Port::default())?;
     dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
     dataplane.refresh_settings()?;
     uplink::refresh(dataplane, netlink).await
 }
 
-/// Removes what a port has outside the maps, which may be damaged: programs, what made it ready, its interface if
-/// vswitch made it.
+/// Removes what a port has outside the maps, which may be damaged: programs, and what made it ready.
 pub(crate) async fn salvage(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) -> Result<()> {
     let there = unhook(pins, netlink, slot, record).await?;
-    revert(netlink, there, record).await?;
-    interface::delete_created(netlink, record).await
+    revert(netlink, there, record).await
 }
 
 /// Takes the programs off a port's interface. Returns it, if it is still there.
 async fn unhook(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) -> Result<Option<Link>> {
-    let there = match record.ifindex {
-        0 => None,
-        ifindex => netlink.find_index(ifindex).await?,
-    };
+    let there = interface::of(pins, netlink, slot, record).await?;
     let ifname = there.as_ref().map(|link| link.ifname.as_str());
     for hook in [Hook::Xdp, Hook::In, Hook::Out] {
         links::detach(pins, slot, ifname, hook)?;
@@ -225,13 +225,19 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
     let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
     let wanted = state::datapath(member.record.datapath);
     let (facts, target) = netlink.facts(&ifname, member.netns().as_deref()).await?;
+    let link = &facts.link;
+    if let Some(other) = dataplane.member_of(link.ifindex)?.filter(|other| other.slot != slot) {
+        let other = other.ifname();
+        bail!(r#""{ifname}": is port {other} already: remove that one first (vswitch port del {other})"#);
+    }
     let ready = readiness(&facts, wanted, role, &own_programs(dataplane))?;
 
     let mut undo = Undo(member.record.undo);
     for action in &ready.actions {
         undo.insert(*action);
     }
-    let link = &facts.link;
+    // First of all, since what is undone is undone to an interface that is there.
+    dataplane.maps.set_present(slot, link.ifindex)?;
     let record = PortRecord {
         undo: undo.0,
         ifindex: link.ifindex,
@@ -253,7 +259,6 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
     if peer_is_elsewhere(link) {
         flags |= port_flags::PEER;
     }
-    dataplane.maps.set_present(slot, link.ifindex)?;
     dataplane.maps.set_port(slot, Port { ifindex: link.ifindex, mtu: link.mtu, flags, ..member.port })?;
     dataplane.maps.set_slot(link.ifindex, slot)?;
     dataplane.refresh_settings()?;
@@ -292,8 +297,7 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
     let there = unhook(&dataplane.pins, netlink, slot, &member.record).await?;
     dataplane.maps.set_port(slot, Port { ifindex: 0, ..member.port })?;
     dataplane.maps.clear_devmap(slot)?;
-    dataplane.maps.clear_present(slot)?;
-    if member.record.ifindex != 0 {
+    if dataplane.maps.slot_of(member.record.ifindex)? == Some(slot) {
         dataplane.maps.clear_slot(member.record.ifindex)?;
     }
     addresses::release(dataplane, netlink, |_, entry| {
@@ -301,6 +305,7 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
     })
     .await?;
     restore(dataplane, netlink, member, there).await?;
+    dataplane.maps.clear_present(slot)?;
     dataplane.refresh_settings()
 }
 
@@ -333,16 +338,20 @@ pub(crate) fn peer_is_elsewhere(link: &Link) -> bool {
         && link.peer.is_some_and(|peer| peer.netnsid.is_some())
 }
 
-fn not_of_another_switch(this: &str, ifname: &str) -> Result<()> {
+/// By name too: one that is missing is a port again as soon as it is back.
+fn not_of_another_switch(this: &str, link: &Link) -> Result<()> {
+    let ifname = &link.ifname;
     for name in Pins::switches() {
         if name == this {
             continue;
         }
         // One that cannot be opened is half made, another build's, or in another namespace.
-        let Ok(other) = Dataplane::open_any(&name, Access::Read) else { continue };
-        if other.member(ifname).is_ok() {
+        let Ok(other) = Dataplane::open_any(&name, Access::Write) else { continue };
+        let by_index = other.member_of(link.ifindex)?;
+        if let Some(member) = by_index.or_else(|| other.member(ifname).ok()) {
             bail!(
-                r#""{ifname}": already a port of switch "{name}": remove it there first (vswitch -s {name} port del {ifname})"#
+                r#""{ifname}": already a port of switch "{name}": remove it there first (vswitch -s {name} port del {})"#,
+                member.ifname()
             );
         }
     }

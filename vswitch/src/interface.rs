@@ -1,14 +1,18 @@
 //! How is an interface made for a port, and how is it known again when the port goes?
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail};
 use vswitch_ebpf::abi::{PortRecord, record_flags};
 
 use crate::{
     config::{FarEnd, PortConfig},
-    dataplane::state,
-    net::{LinkKind, Netlink, Netns, Veth},
+    dataplane::{
+        Dataplane, maps,
+        pins::Pins,
+        state::{self, Member},
+    },
+    net::{Link, LinkKind, Netlink, Netns, Veth},
 };
 
 /// Fails if an interface of that name exists.
@@ -76,25 +80,68 @@ pub(crate) async fn delete_marked(netlink: &Netlink, switch: &str) -> Result<()>
     netlink.delete_all(&links).await
 }
 
-/// Deletes a port's interface if vswitch made it, and if it is still of that kind.
-pub(crate) async fn delete_created(netlink: &Netlink, record: &PortRecord) -> Result<()> {
-    let Some(kind) = created(record) else { return Ok(()) };
-    match netlink.find(&state::text(&record.ifname)).await? {
-        Some(link) if link.kind == kind => netlink.delete(&link).await,
-        Some(_) | None => Ok(()),
+/// A port's interface, if it is still the one that was attached.
+pub(crate) async fn of(
+    pins: &Pins,
+    netlink: &Netlink,
+    slot: u16,
+    record: &PortRecord,
+) -> Result<Option<Link>> {
+    if record.ifindex == 0 {
+        return Ok(None);
     }
+    let link = netlink.find_index(record.ifindex).await?;
+    // Not before: what is there now was there when netlink was asked.
+    Ok(if maps::is_there(pins, slot)? { link } else { None })
 }
 
-/// As [`delete_created`], for all ports.
-pub(crate) async fn delete_all_created(netlink: &Netlink, records: &[PortRecord]) -> Result<()> {
-    let ours: HashMap<_, _> =
-        records.iter().filter_map(|record| Some((state::text(&record.ifname), created(record)?))).collect();
-    if ours.is_empty() {
+/// The interface that vswitch made for a port, if it is there, whatever it is called. Where the port has none, it is the one
+/// of its name, unless that is a stranger's or another port's.
+pub(crate) async fn made(dataplane: &Dataplane, netlink: &Netlink, member: &Member) -> Result<Option<Link>> {
+    let Member { slot, record, .. } = member;
+    if created(record).is_none() {
+        return Ok(None);
+    }
+    if let Some(link) = of(&dataplane.pins, netlink, *slot, record).await? {
+        return Ok(Some(link));
+    }
+    let Some(link) = netlink.find(&member.ifname()).await? else { return Ok(None) };
+    let anothers = dataplane.member_of(link.ifindex)?.is_some_and(|owner| owner.slot != *slot);
+    Ok(Some(link).filter(|link| !anothers && says_so(link, &dataplane.name, record)))
+}
+
+/// Deletes all that [`made`] finds, for all ports of a switch whose other maps may be gone.
+pub(crate) async fn delete_all_made(
+    switch: &str,
+    pins: &Pins,
+    netlink: &Netlink,
+    records: &[(u16, PortRecord)],
+) -> Result<()> {
+    let records: Vec<_> = records.iter().filter(|(_, record)| created(record).is_some()).collect();
+    if records.is_empty() {
         return Ok(());
     }
     let mut links = netlink.list().await?;
-    links.retain(|link| ours.get(&link.ifname) == Some(&link.kind));
+    let (mut indices, mut names) = (HashSet::new(), HashMap::new());
+    for (slot, record) in records {
+        if record.ifindex != 0 && maps::is_there(pins, *slot)? {
+            indices.insert(record.ifindex);
+        } else {
+            names.insert(state::text(&record.ifname), record);
+        }
+    }
+    links.retain(|link| {
+        let named = names.get(&link.ifname);
+        indices.contains(&link.ifindex) || named.is_some_and(|record| says_so(link, switch, record))
+    });
     netlink.delete_all(&links).await
+}
+
+/// Whether an interface with a port's name says that it was made for the port, or was about to when its command was
+/// interrupted.
+fn says_so(link: &Link, switch: &str, record: &PortRecord) -> bool {
+    let half_made = record.flags & record_flags::PENDING != 0 && record.ifindex == 0;
+    created(record).as_ref() == Some(&link.kind) && (half_made || link.alias == Some(mark(switch)))
 }
 
 /// The kind of a port's interface, if vswitch made it.

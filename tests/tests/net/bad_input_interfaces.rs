@@ -1,7 +1,15 @@
 //! Interfaces that cannot be ports.
 
 use serde_json::Value;
-use vswitch_tests::{frame::colons, require, require::skipped, topo::Netns, vswitch};
+use vswitch_tests::{
+    frame::colons,
+    hosts::Hosts,
+    lab::{HOST, Lab, OUTSIDE, Outside},
+    require,
+    require::{NAMESPACES, skipped},
+    topo::Netns,
+    vswitch::{self, Vswitch},
+};
 
 use crate::bad_input::{Bench, NEEDS, same};
 
@@ -66,6 +74,48 @@ fn one_of_another_switch() {
     );
     neither_up_nor_add(&bench, "h5", &line);
     vswitch::run(&bench.machine, &other, "down");
+}
+
+/// A NIC has other names too, which the kernel takes where it is asked for one.
+#[test]
+fn another_name_of_one() {
+    require!(NEEDS);
+    let bench = Bench::up();
+    bench
+        .machine
+        .ip_all(["link property add dev h1 altname enp0s1", "link property add dev h5 altname enp0s5"]);
+    let line = |number| format!(r#""enp0s{number}": is another name of interface "h{number}": use that"#);
+    bench.refuses("port add enp0s1 --uplink", 1, &line(1));
+    bench.refuses("port add enp0s5", 1, &line(5));
+}
+
+/// Renamed while nobody follows: the record has the old name.
+#[test]
+fn one_that_is_a_port_under_its_old_name() {
+    require!(NAMESPACES);
+    let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
+    let machine = &hosts.lab.switch;
+    machine.ip("link set h1 name web0");
+    let refuses = |name: &str, line: &str| {
+        let output = vswitch::command(machine, name, "port add web0").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("vswitch: {line}\n"));
+        assert_eq!(output.status.code(), Some(1));
+        // It is still the port that it was: what comes from there enters the switch.
+        for (from, to) in [("b", "a"), ("b", OUTSIDE), (HOST, "b")] {
+            hosts.ping(from, to, "-c 3 -i 0.01 -W 1").assert_all("pings of a renamed port");
+        }
+    };
+    refuses(&hosts.switch.name, r#""web0": is port h1 already: remove that one first (vswitch port del h1)"#);
+    let other = vswitch::unique_name();
+    vswitch::run(machine, &other, "up");
+    let name = &hosts.switch.name;
+    refuses(
+        &other,
+        &format!(
+            r#""web0": already a port of switch "{name}": remove it there first (vswitch -s {name} port del h1)"#
+        ),
+    );
+    vswitch::run(machine, &other, "down");
 }
 
 #[test]

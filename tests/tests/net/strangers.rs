@@ -11,7 +11,7 @@ use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     frame::{BROADCAST, Mac, colons, seq_of, to},
     hosts::{Hosts, until},
-    lab::{HOST, Lab, Outside, STATION_IF, UPLINK},
+    lab::{HOST, Lab, OUTSIDE, Outside, STATION_IF, UPLINK},
     require,
     require::NAMESPACES,
     topo::Netns,
@@ -22,7 +22,7 @@ use vswitch_tests::{
 /// What was made in the place of a port's interface, with its index.
 pub(crate) struct Stranger {
     ear: Station,
-    _netns: Netns,
+    netns: Netns,
 }
 
 impl Stranger {
@@ -33,11 +33,17 @@ impl Stranger {
         switch.ip_all([add, up]);
         netns.ip("link set eth0 up");
         let ear = Station::new("stranger", &netns, "eth0", [0x02, 0, 0, 9, 0, 0], Ear::Tap);
-        Self { ear, _netns: netns }
+        Self { ear, netns }
     }
 
     pub(crate) fn heard(&self) -> Vec<Mac> {
         heard(&self.ear)
+    }
+
+    /// The address of its far end, as `ip` shows it.
+    fn mac(&self) -> String {
+        let link: serde_json::Value = serde_json::from_str(&self.netns.ip("-j link show eth0")).unwrap();
+        link[0]["address"].as_str().unwrap().to_owned()
     }
 }
 
@@ -130,5 +136,95 @@ fn nor_does_one_where_no_controller_has_seen_the_port_go() {
             (30, 30),
             "{datapath}, {way}: the others have all of theirs"
         );
+    }
+}
+
+/// Nor does the switch take it for the port, when a controller comes that has not seen the port go.
+#[test]
+fn nor_is_one_a_port_where_a_controller_starts_later() {
+    require!(NAMESPACES);
+    for way in ["deleted", "moved"] {
+        let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b", "c"]));
+        let machine = &hosts.lab.switch;
+        let b = hosts.lab.mac("b");
+        hosts.vswitch(&format!("fdb add {} h1 --static", colons(b)));
+        let (index, away) = (machine.ifindex("h1"), Netns::new("away"));
+        machine.ip(&match way {
+            "deleted" => "link del h1".to_owned(),
+            _ => format!("link set h1 netns {}", away.name()),
+        });
+        let stranger = Stranger::new(machine, index);
+        let controller = Controller::start(machine, &hosts.switch.name, "");
+        controller.await_line("\"h1\": the interface is gone");
+        assert!(!controller.lines().iter().any(|line| line.contains("is now called")), "{way}");
+        let from = hosts.lab.mac("a");
+        let station = Station::new("a", hosts.netns("a"), STATION_IF, from, Ear::Stack(0));
+        for (number, mac) in (0..20).zip([b, BROADCAST].into_iter().cycle()) {
+            station.send(&to(mac).bytes(mac, from, number));
+        }
+        until("what was for the port is counted", AT_ONCE, || hosts.drops("a", "port_down") >= 10);
+        assert_eq!(stranger.heard(), Vec::<Mac>::new(), "{way}");
+        assert_eq!(hosts.json("port show h1")[0]["state"], "missing", "{way}");
+        hosts.ping("a", "c", "-c 3 -i 0.01 -W 1").assert_all("pings of the others");
+        hosts.vswitch("port del h1");
+    }
+}
+
+/// A NIC is no more, and somebody has made its index another's, who receives for any address.
+#[test]
+fn what_made_a_port_ready_is_not_undone_to_one() {
+    require!(NAMESPACES);
+    let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
+    let machine = &hosts.lab.switch;
+    let index = machine.ifindex(UPLINK);
+    assert!(machine.ip(&format!("link show {UPLINK}")).contains("PROMISC"), "the switch has set it");
+    machine.ip(&format!("link del {UPLINK}"));
+    let _stranger = Stranger::new(machine, index);
+    machine.ip(&format!("link set s{index} promisc on"));
+    hosts.vswitch(&format!("port del {UPLINK}"));
+    assert!(machine.ip(&format!("link show s{index}")).contains("PROMISC"));
+    hosts.ping("a", "b", "-c 3 -i 0.01 -W 1").assert_all("pings of the others");
+}
+
+#[test]
+fn nor_is_its_far_end_given_the_ports_address() {
+    require!(NAMESPACES);
+    let hosts = Hosts::new(Vswitch::new().child("b", ""), Lab::new(Outside::Station, &["a", "b"]));
+    let machine = &hosts.lab.switch;
+    let index = machine.ifindex("h1");
+    machine.ip("link del h1");
+    let stranger = Stranger::new(machine, index);
+    let before = stranger.mac();
+    hosts.vswitch("port set h1 --mac 02:00:00:00:77:01");
+    assert_eq!(stranger.mac(), before);
+    assert_eq!(hosts.json("port show h1")[0]["mac"], serde_json::json!(["02:00:00:00:77:01"]));
+}
+
+/// By name and kind alone it is as if the switch had made it.
+#[test]
+fn one_with_the_name_of_an_interface_that_the_switch_made_is_not_deleted() {
+    require!(NAMESPACES);
+    for way in ["port del h1", "down"] {
+        let hosts = Hosts::new(Vswitch::new().child("b", ""), Lab::new(Outside::Station, &["a", "b"]));
+        let machine = &hosts.lab.switch;
+        machine.ip("link del h1");
+        machine.ip("link add h1 type veth peer name far1");
+        hosts.vswitch(way);
+        assert!(machine.find_ifindex("h1").is_some(), "{way}");
+    }
+}
+
+#[test]
+fn one_that_the_switch_made_and_somebody_renamed_is_deleted() {
+    require!(NAMESPACES);
+    for way in ["port del h1", "down"] {
+        let hosts = Hosts::new(Vswitch::new().child("b", ""), Lab::new(Outside::Station, &["a", "b"]));
+        let machine = &hosts.lab.switch;
+        machine.ip("link set h1 name web0");
+        hosts.vswitch(way);
+        assert_eq!(machine.find_ifindex("web0"), None, "{way}");
+        if way != "down" {
+            hosts.ping("a", OUTSIDE, "-c 3 -i 0.01 -W 1").assert_all("pings of the others");
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         state::{self, Member},
     },
     faults::{self, Fault},
+    interface,
     lock::Lock,
     net::{Action, Link, Target, Undo},
     recover::recover,
@@ -91,12 +92,8 @@ impl Controller<'_> {
         }
         let mut links = Vec::new();
         for member in concerned {
-            let ifindex = member.record.ifindex;
-            let found = match ifindex != 0 && !news.gone.contains_key(&ifindex) {
-                true => self.netlink.find_index(ifindex).await?,
-                false => None,
-            };
-            links.extend(match found {
+            let pins = &self.dataplane.pins;
+            links.extend(match interface::of(pins, &self.netlink, member.slot, &member.record).await? {
                 Some(link) => Some(link),
                 None => self.netlink.find(&member.ifname()).await?,
             });
@@ -113,8 +110,11 @@ impl Controller<'_> {
         promiscuous: bool,
     ) -> Result<Vec<String>> {
         let ifindex = member.record.ifindex;
-        let there = links.iter().find(|link| ifindex != 0 && link.ifindex == ifindex);
-        if let (Some(link), true, false) = (there, member.is_present(), news.gone.contains_key(&ifindex)) {
+        let there = links.iter().find(|link| link.ifindex == ifindex);
+        // Asked after the links: an index alone may be a stranger's.
+        if let (Some(link), true, true) =
+            (there, member.is_present(), self.dataplane.maps.is_there(member.slot)?)
+        {
             follow::follow(&mut self.dataplane, member, link)?;
             return self.repair(member, link, promiscuous).await;
         }
@@ -124,8 +124,7 @@ impl Controller<'_> {
         let ifname = member.ifname();
         let Some(link) = links.iter().find(|link| link.ifname == ifname) else { return Ok(Vec::new()) };
         // Another port's interface may have been given the name.
-        let members = self.dataplane.members()?;
-        if members.iter().any(|other| other.is_present() && other.port.ifindex == link.ifindex) {
+        if self.dataplane.member_of(link.ifindex)?.is_some() {
             return Ok(Vec::new());
         }
         self.join(member.slot, &ifname).await
@@ -202,8 +201,6 @@ impl Controller<'_> {
         match fault {
             Fault::Taken(_) => Ok(()),
             Fault::Detached(hook) => {
-                // It may be another interface of that name and index.
-                self.dataplane.maps.set_present(member.slot, link.ifindex)?;
                 let pins = &self.dataplane.pins;
                 // A clsact filter may have another program in its place.
                 if !links::follow(pins, member.slot, Some(&link.ifname), *hook)? {

@@ -259,6 +259,12 @@ impl Maps {
         set_device(self.present.as_ref(), slot, ifindex).context("let tc deliver to a port")
     }
 
+    /// Whether a port's interface is the one that was attached. The kernel takes it out of the map when it goes; its index, and
+    /// with that what the record says, may be a stranger's by now.
+    pub(crate) fn is_there(&self, slot: u16) -> Result<bool> {
+        has_device(self.present.as_ref(), slot).context("ask whether a port's interface is there")
+    }
+
     /// Stops tc from delivering to a slot.
     pub(crate) fn clear_present(&mut self, slot: u16) -> Result<()> {
         clear_device(self.present.as_ref(), slot).context("stop tc from delivering to a port")
@@ -334,6 +340,11 @@ impl Maps {
     }
 }
 
+fn has_device(map: Option<&MapData>, slot: u16) -> Result<bool> {
+    let Some(map) = map else { bail!("the switch is open for reading only") };
+    Ok(sys::get::<u32, Device>(map.fd(), &u32::from(slot))?.is_some())
+}
+
 fn set_device(map: Option<&MapData>, slot: u16, ifindex: u32) -> Result<()> {
     let Some(map) = map else { bail!("the switch is open for reading only") };
     Ok(sys::update(map.fd(), &u32::from(slot), &Device { ifindex, program: 0 })?)
@@ -365,6 +376,12 @@ pub(crate) fn open_identity(pins: &Pins) -> Result<Identity> {
 /// The ports' records alone, of a switch whose other maps may be gone.
 pub(crate) fn open_records(pins: &Pins) -> Result<Vec<(u16, PortRecord)>> {
     used_records(&Array::try_from(Map::Array(open(pins, "RECORDS", Access::Write)?))?)
+}
+
+/// [`Maps::is_there`], of a switch whose other maps may be gone. Where this one is gone too, the record is believed.
+pub(crate) fn is_there(pins: &Pins, slot: u16) -> Result<bool> {
+    let Ok(present) = open(pins, PRESENT, Access::Write) else { return Ok(true) };
+    has_device(Some(&present), slot).context("ask whether a port's interface is there")
 }
 
 /// The FDB alone, of a switch whose other maps may be gone.

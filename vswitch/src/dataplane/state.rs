@@ -86,6 +86,13 @@ impl Dataplane {
         }
     }
 
+    /// The port that an interface is.
+    pub(crate) fn member_of(&self, ifindex: u32) -> Result<Option<Member>> {
+        let Some(slot) = self.maps.slot_of(ifindex)? else { return Ok(None) };
+        let member = self.member_at(slot)?;
+        Ok((member.record.ifindex == ifindex && self.maps.is_there(slot)?).then_some(member))
+    }
+
     /// The port in a slot: to ask for one by name is to read them all.
     pub(crate) fn member_at(&self, slot: u16) -> Result<Member> {
         Ok(Member { slot, record: self.maps.record(slot)?, port: self.maps.port(slot)? })

@@ -1,4 +1,4 @@
-//! The few bpf(2) calls that aya does not have: opening a pin read-only, changing a device map, looking up in batches,
+//! The few bpf(2) calls that aya does not have: opening a pin read-only, reading and changing a device map, looking up in batches,
 //! asking a link what it is attached to, pinning what is held.
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
@@ -165,6 +166,25 @@ pub(super) fn update<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: &V) -> io::
     // SAFETY: `attr` is laid out as the kernel's for this command; key and value live and have the map's sizes, which
     // `maps::check` has compared. The kernel only reads them.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
+}
+
+/// An element.
+pub(super) fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::zeroed();
+    let mut attr = MapElem {
+        map_fd: map.as_fd().as_raw_fd().cast_unsigned(),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the kernel's for this command; key and value live and have the map's sizes, which
+    // `maps::check` has compared. The kernel writes the value alone, of which any bytes are one.
+    match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
+        Ok(_) => Ok(Some(value)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
 /// Removes an element; that there is none is no error.

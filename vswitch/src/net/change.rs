@@ -88,15 +88,15 @@ impl Netlink {
     /// Deletes interfaces, all in one step where they are many: each by itself would wait for the kernel's grace periods.
     /// veth's peers go with them. It cannot be done to what is not made by `ip link add` and the like.
     pub async fn delete_all(&self, links: &[Link]) -> Result<()> {
-        let (group, what) = match links {
-            [] => return Ok(()),
-            [only] => return self.delete(only).await,
-            // Nobody's, as far as chance will have it.
-            [first, ..] => (DOOMED | first.ifindex, format!("delete {} interfaces", links.len())),
-        };
         let unless_gone = |done: Result<()>| match done {
             Err(err) if err.downcast_ref::<Refused>().is_some_and(Refused::is_gone) => Ok(()),
             done => done,
+        };
+        let (group, what) = match links {
+            [] => return Ok(()),
+            [only] => return unless_gone(self.delete(only).await),
+            // Nobody's, as far as chance will have it.
+            [first, ..] => (DOOMED | first.ifindex, format!("delete {} interfaces", links.len())),
         };
         for link in links {
             unless_gone(self.set_attribute(link, LinkAttribute::Group(group), &what).await)?;
