@@ -157,7 +157,7 @@ pub(crate) async fn unfilter(pins: &Pins, netlink: &Netlink) -> Result<()> {
         let filters = netlink.clsact_filters(&link, CLSACT_PRIORITY, CLSACT_HANDLE.into()).await?;
         for (hook, runs, ours) in [(Hook::In, filters.ingress, received), (Hook::Out, filters.egress, sent)] {
             if runs.is_some() && runs == ours {
-                links::unfilter(&link.ifname, hook);
+                links::unfilter(&link.ifname, hook)?;
             }
         }
     }

@@ -26,7 +26,7 @@ use vswitch_tests::{
     require,
     require::{NAMESPACES, Need},
     sequence::{Place, Sequence},
-    vswitch::{self, Vswitch},
+    vswitch::{self, Vswitch, filters},
 };
 
 const STATIONS: [&str; 4] = ["a", "b", "c", OUTSIDE];
@@ -226,4 +226,22 @@ fn an_upgrade_costs_no_frame() {
 fn frames_of_a_switch_that_is_left_alone_arrive_once() {
     require!(NAMESPACES);
     under_load(&hosts(), 1, |_| thread::sleep(Duration::from_millis(500)));
+}
+
+/// Nor does one need the ports to be there, or to be called what they were: below Linux 6.6 their programs are found by name.
+#[test]
+fn an_upgrade_finds_ports_that_nobody_has_followed() {
+    require!(NAMESPACES);
+    let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b", "c"]));
+    let machine = &hosts.lab.switch;
+    machine.ip_all(["link del h1", "link set h2 name web0"]);
+    let before = filters(machine, "h0");
+    // As if another build's upgrade had been interrupted.
+    fs::remove_file(vswitch::pins(&hosts.switch.name).join("programs/build")).unwrap();
+    hosts.vswitch("upgrade");
+    assert_eq!(filters(machine, "web0"), filters(machine, "h0"), "the same new programs");
+    assert!(before.is_empty() || before != filters(machine, "h0"));
+    for (from, to) in [("a", "c"), ("c", OUTSIDE)] {
+        hosts.ping(from, to, "-c 3 -i 0.01 -W 1").assert_all("pings of those that are there");
+    }
 }

@@ -89,18 +89,27 @@ pub(crate) fn attach(pins: &Pins, slot: u16, ifname: &str, hook: Hook) -> Result
 /// Detaches a hook from a slot; that it is not attached is no error. `ifname` is needed below kernel 6.6 alone.
 pub(crate) fn detach(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -> Result<()> {
     if let (Some(ifname), false) = (ifname, tcx()) {
-        unfilter(ifname, hook);
+        unfilter(ifname, hook)?;
     }
     remove(&hook.pin(pins, slot))
 }
 
-/// Removes the clsact filter of a hook.
-pub(crate) fn unfilter(ifname: &str, hook: Hook) {
-    let Some(direction) = hook.tc() else { return };
-    let link = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
-    // Gone with the interface, or never attached: both is detached.
-    let _gone = link.map(aya::programs::links::Link::detach);
+/// Removes the clsact filter of a hook; that there is none is no error.
+pub(crate) fn unfilter(ifname: &str, hook: Hook) -> Result<()> {
+    let Some(filter) = hook.tc().and_then(|direction| filter(ifname, direction)) else { return Ok(()) };
+    match aya::programs::links::Link::detach(filter) {
+        Err(err) if errno(&err).is_some_and(|errno| NO_FILTER.contains(&errno)) => Ok(()),
+        done => done.with_context(|| format!(r#""{ifname}": detach tc"#)),
+    }
 }
+
+/// Where a hook's clsact filter is, if there is one; `None` if there is no interface of that name.
+fn filter(ifname: &str, direction: TcAttachType) -> Option<SchedClassifierLink> {
+    SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None).ok()
+}
+
+/// How the kernel says that there is no such filter, no clsact, no interface.
+const NO_FILTER: [i32; 3] = [libc::ENOENT, libc::EINVAL, libc::ENODEV];
 
 /// Whether the pin of a hook's link is there.
 pub(crate) fn is_attached(pins: &Pins, slot: u16, hook: Hook) -> bool {
@@ -145,12 +154,11 @@ pub(crate) fn follow(pins: &Pins, slot: u16, ifname: Option<&str>, hook: Hook) -
     let pin = hook.pin(pins, slot);
     if !pin.exists() {
         let (Some(direction), Some(ifname), false) = (hook.tc(), ifname, tcx()) else { return Ok(false) };
-        let filter = SchedClassifierLink::attached(ifname, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)?;
+        let Some(filter) = filter(ifname, direction) else { return Ok(false) };
         let mut program = SchedClassifier::from_pin(&program).context("open the tc program")?;
         // The kernel replaces a filter of the same priority and handle in one step.
         let id = match program.attach_to_link(filter) {
-            // No such filter; no clsact.
-            Err(err) if [Some(libc::ENOENT), Some(libc::EINVAL)].contains(&errno(&err)) => return Ok(false),
+            Err(err) if errno(&err).is_some_and(|errno| NO_FILTER.contains(&errno)) => return Ok(false),
             done => done.map_err(|err| refused(ifname, "tc", &err))?,
         };
         // It belongs to the interface, as at first.
@@ -280,7 +288,7 @@ fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
 fn errno(err: &ProgramError) -> Option<i32> {
     if let ProgramError::SyscallError(SyscallError { io_error, .. }) = err {
         io_error.raw_os_error()
-    } else if let ProgramError::TcError(TcError::NetlinkError(err)) = err {
+    } else if let ProgramError::TcError(TcError::NetlinkError(err)) | ProgramError::NetlinkError(err) = err {
         err.raw_os_error()
     } else {
         None

@@ -20,6 +20,7 @@ use super::{
     load,
     pins::Pins,
 };
+use crate::net::name_of;
 
 /// Whether the switch runs this build's programs, all of them: those that tell of every frame, or the silent ones.
 pub(crate) fn are_current(pins: &Pins, log_packets: bool) -> bool {
@@ -87,9 +88,11 @@ pub(super) fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
         let mut any = false;
+        // What it is called now: nobody may have followed a change.
+        let called = dataplane.maps.is_there(member.slot)?.then(|| name_of(member.port.ifindex)).flatten();
         for hook in [Hook::In, Hook::Out, Hook::Xdp] {
-            let ifname = (hook != Hook::Out || member.is_uplink()).then(|| member.ifname());
-            any |= links::follow(&dataplane.pins, member.slot, ifname.as_deref(), hook)?;
+            let ifname = called.as_deref().filter(|_| hook != Hook::Out || member.is_uplink());
+            any |= links::follow(&dataplane.pins, member.slot, ifname, hook)?;
         }
         if any {
             changed.push(member.ifname());
