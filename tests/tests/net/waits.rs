@@ -119,6 +119,22 @@ fn a_switch_that_went_while_the_controller_waited_stays_gone() {
     assert!(controller.lines().iter().any(|line| line.contains("is gone")), "{:?}", controller.lines());
 }
 
+/// What happens while a round waits for the lock, and to a port that it is not about.
+#[test]
+fn an_interface_that_goes_while_the_controller_waits_is_missed() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up h1 h2");
+    let controller = Controller::start(&bench.machine, &bench.name, "");
+    let locked = lock(&bench);
+    bench.machine.ip("link set h1 mtu 1400");
+    std::thread::sleep(Duration::from_millis(300));
+    bench.machine.ip("link del h2");
+    // Sooner than it looks at everything.
+    controller.tells("\"h2\": the interface is gone", AT_ONCE, || drop(locked));
+    bench.run("down");
+}
+
 #[test]
 fn an_upgrade_that_is_refused_leaves_the_controller_alone() {
     require!(NEEDS);

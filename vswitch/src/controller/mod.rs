@@ -3,7 +3,7 @@
 //!
 //! The dataplane does not need it: when it ends, in whatever way, frames go on flowing.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, io, mem, time::Duration};
 
 use anyhow::Result;
 use futures_util::FutureExt as _;
@@ -115,6 +115,8 @@ struct Controller<'a> {
     wrong: BTreeMap<u16, Vec<String>>,
     /// Why the last round failed, if it did.
     failed: String,
+    /// What it was about has been forgotten with it.
+    behind: bool,
 }
 
 impl<'a> Controller<'a> {
@@ -138,6 +140,7 @@ impl<'a> Controller<'a> {
             backoff: Backoff::default(),
             wrong: BTreeMap::new(),
             failed: String::new(),
+            behind: false,
         })
     }
 
@@ -186,7 +189,7 @@ impl<'a> Controller<'a> {
     /// One after the other, until nothing has happened meanwhile.
     async fn rounds(&mut self, mut news: News) -> Result<()> {
         while !news.is_empty() {
-            news = self.round(news).await?;
+            news = self.round(news).await.inspect_err(|_| self.behind = true)?;
         }
         Ok(())
     }
@@ -201,6 +204,7 @@ impl<'a> Controller<'a> {
 
     /// What no event tells.
     fn look(&mut self, news: &mut News) {
+        news.all = mem::take(&mut self.behind);
         let seen = self.hold.look();
         news.pins = seen.missing;
         news.changed.extend(seen.linked);

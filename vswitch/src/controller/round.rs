@@ -56,12 +56,12 @@ impl Controller<'_> {
         let mut members = self.dataplane.members()?;
         members.retain(|member| member.record.flags & record_flags::PENDING == 0);
         let links = self.links(&news, &members).await?;
-        // An index tells one interface from another only if nothing has gone since the question was asked.
+        // Where those live on that have gone meanwhile; and what else is news is for the next round.
         let mut later = News::default();
         self.drain(&mut later)?;
         self.cut(&later)?;
         let concerned: Vec<_> = members.iter().filter(|member| news.concerns(member)).collect();
-        news.gone.append(&mut later.gone);
+        news.gone.extend(&later.gone);
         let promiscuous = uplink::promiscuous(&members);
         for member in concerned {
             let wrong = match self.port(member, &links, &news, promiscuous).await {
