@@ -3,9 +3,10 @@
 use std::fmt;
 
 use anyhow::Result;
+use vswitch_ebpf::frame::MacAddr;
 
 use crate::{
-    attach,
+    addresses, attach,
     config::{Datapath, Role},
     dataplane::{
         Dataplane, links,
@@ -21,6 +22,8 @@ use crate::{
 pub(crate) enum Fault {
     /// Somebody else has the interface, and only the user knows who is right: cause and remedy.
     Taken(String),
+    /// Another port has a claim to its name or its address, and only the user knows which is right: cause and remedy.
+    Claimed(String),
     /// A program of the switch does not see the port's frames.
     Detached(Hook),
     /// What made the interface ready is not so any more.
@@ -32,7 +35,7 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken(text) => f.write_str(text),
+            Self::Taken(text) | Self::Claimed(text) => f.write_str(text),
             Self::Detached(hook) => write!(f, "its program {} is not attached", hook.program()),
             Self::Undone(action) => write!(f, "is no longer made ready: {}", action.as_str()),
             Self::Unfiltered(count) => write!(f, "its unicast filter has lost stations: {count}"),
@@ -66,6 +69,19 @@ pub(crate) async fn find(
         }
     }
     let (role, active) = (role(member), state::datapath(member.record.active));
+    let called = &link.ifname;
+    if *called != member.ifname() && dataplane.is_port(called)? {
+        faults.push(Fault::Claimed(format!(
+            "its interface is called {called} now, which is another port's name: rename the interface, or remove that port (vswitch port del {called})"
+        )));
+    }
+    if role == Role::Uplink
+        && let Err(claim) = addresses::unclaimed(dataplane, MacAddr(link.mac), Some(member.slot))
+    {
+        faults.push(Fault::Claimed(format!(
+            "its interface has a new address, which is not the host's: {claim}"
+        )));
+    }
     // What tc needs can be told by the link alone.
     let facts = if matches!(active, Datapath::Xdp | Datapath::XdpGeneric) {
         let likely = netns.take().or_else(|| member.netns());

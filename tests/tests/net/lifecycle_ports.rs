@@ -88,14 +88,14 @@ fn an_interface_that_moves_to_another_namespace_is_no_port_until_it_is_back() {
 }
 
 #[test]
-fn a_port_that_takes_a_missing_ports_name_is_attached_once() {
+fn a_port_that_takes_a_missing_ports_name_keeps_its_own() {
     require!(NAMESPACES);
     let (hosts, controller) = hosts();
     let switch = &hosts.lab.switch;
     switch.ip("link del h0");
     controller.await_line("\"h0\": the interface is gone");
     switch.ip("link set h2 name h0");
-    controller.await_line("\"h2\": is now called \"h0\"");
+    controller.await_line("\"h2\": its interface is called h0 now, which is another port's name");
     thread::sleep(Duration::from_millis(300));
     let links = fs::read_dir(vswitch::pins(&hosts.switch.name).join("links"));
     let links = links.unwrap().flatten().map(|pin| pin.file_name().into_string().unwrap());
@@ -104,6 +104,12 @@ fn a_port_that_takes_a_missing_ports_name_is_attached_once() {
         + filters.iter().filter(|(hook, _)| *hook == "in").count();
     assert_eq!(hooks, 3, "nic0, h1 and the one called h0 now");
     hosts.await_ping("b", "c");
+    assert_eq!(port(&hosts, "h2", "state"), "degraded");
+    hosts.vswitch("port set h1 --isolated off");
+    hosts.vswitch("port del h0");
+    controller.await_line("\"h2\": is now called \"h0\"");
+    until("its name is its own", AT_ONCE, || port(&hosts, "h0", "state") == "forwarding");
+    hosts.ping("b", "c", PINGS).assert_all("pings to a port with a name that was another's");
 }
 
 /// An index that the next interface gets too, as a user may ask for it: by index alone they are the same.
@@ -174,6 +180,22 @@ fn the_uplinks_new_address_is_the_hosts() {
         hosts.ping(name, HOST, PINGS).assert_all("pings to the host's new address");
     }
     assert_ne!(old, "02:00:00:00:0a:0a");
+}
+
+#[test]
+fn an_uplinks_new_address_that_is_a_ports_stays_the_ports() {
+    require!(NAMESPACES);
+    let (hosts, controller) = hosts();
+    let mac = colons(hosts.lab.mac("a"));
+    hosts.vswitch(&format!("port set h0 --mac {mac}"));
+    hosts.lab.switch.ip(&format!("link set {UPLINK} address {mac}"));
+    controller.await_line(&format!("address {mac}: belongs to port h0"));
+    assert_eq!(hosts.json(&format!("fdb get {mac}"))[0]["ifname"], "h0");
+    assert_eq!(port(&hosts, UPLINK, "state"), "degraded");
+    hosts.ping("c", "a", PINGS).assert_all("pings to the port");
+    hosts.lab.switch.ip(&format!("link set {UPLINK} address {}", colons(hosts.lab.mac(HOST))));
+    controller.await_line(&format!("\"{UPLINK}\": is in order again"));
+    hosts.await_ping("a", HOST);
 }
 
 #[test]

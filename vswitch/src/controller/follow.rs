@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use vswitch_ebpf::{
-    abi::{FdbEntry, FdbKey, Port, PortRecord, fdb_flags, port_flags},
+    abi::{FdbEntry, Port, PortRecord, fdb_flags, port_flags},
     frame::MacAddr,
 };
 
 use crate::{
-    attach,
+    addresses, attach,
     dataplane::{
         Dataplane,
         state::{EntryKind, Member, bytes, entry_kind, key},
@@ -16,14 +16,14 @@ use crate::{
     net::Link,
 };
 
-/// Follows what has changed, if anything has.
-pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) -> Result<()> {
+/// Follows what has changed, if anything has, and another port has no claim to it. Returns the port as it is then.
+pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) -> Result<Member> {
     let ifname = member.ifname();
-    if link.ifname != ifname {
+    let mut record = member.record;
+    if link.ifname != ifname && !dataplane.is_port(&link.ifname)? {
         eprintln!(r#""{ifname}": is now called "{}""#, link.ifname);
-        dataplane
-            .maps
-            .set_record(member.slot, PortRecord { ifname: bytes(&link.ifname)?, ..member.record })?;
+        record = PortRecord { ifname: bytes(&link.ifname)?, ..record };
+        dataplane.maps.set_record(member.slot, record)?;
     }
     let mut flags = member.port.flags & !(port_flags::PEER | port_flags::DOWN);
     if attach::peer_is_elsewhere(link) {
@@ -38,13 +38,19 @@ pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) ->
     if port != member.port {
         dataplane.maps.set_port(member.slot, port)?;
     }
-    if member.is_uplink() { follow_address(dataplane, member.slot, key(MacAddr(link.mac))) } else { Ok(()) }
+    if member.is_uplink() {
+        follow_address(dataplane, member.slot, MacAddr(link.mac))?;
+    }
+    Ok(Member { slot: member.slot, record, port })
 }
 
 /// The host is reached by its uplink's address, whatever it is now.
-fn follow_address(dataplane: &mut Dataplane, slot: u16, address: FdbKey) -> Result<()> {
+fn follow_address(dataplane: &mut Dataplane, slot: u16, mac: MacAddr) -> Result<()> {
     let is_local = |entry: FdbEntry| entry.slot() == slot && entry_kind(entry) == EntryKind::Local;
-    if dataplane.maps.fdb.get(address)?.is_some_and(is_local) {
+    let address = key(mac);
+    if dataplane.maps.fdb.get(address)?.is_some_and(is_local)
+        || addresses::unclaimed(dataplane, mac, Some(slot)).is_err()
+    {
         return Ok(());
     }
     let entry = FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now());

@@ -115,15 +115,15 @@ impl Controller<'_> {
         if let (Some(link), true, true) =
             (there, member.is_present(), self.dataplane.maps.is_there(member.slot)?)
         {
-            follow::follow(&mut self.dataplane, member, link)?;
-            return self.repair(member, link, promiscuous).await;
+            let member = follow::follow(&mut self.dataplane, member, link)?;
+            return self.repair(&member, link, promiscuous).await;
         }
         if ifindex != 0 {
             self.part(member, news.gone.get(&ifindex) == Some(&true)).await?;
         }
         let ifname = member.ifname();
         let Some(link) = links.iter().find(|link| link.ifname == ifname) else { return Ok(Vec::new()) };
-        // Another port's interface may have been given the name.
+        // Another port's interface may have been given the name: that one tells of it.
         if self.dataplane.member_of(link.ifindex)?.is_some() {
             return Ok(Vec::new());
         }
@@ -178,9 +178,9 @@ impl Controller<'_> {
         let taken = faults.iter().any(|fault| matches!(fault, Fault::Taken(_)));
         let mut wrong = Vec::new();
         for fault in faults {
-            let what = format!(r#""{}": {fault}"#, link.ifname);
+            let what = format!(r#""{}": {fault}"#, member.ifname());
             let settled = match fault {
-                Fault::Taken(_) => false,
+                Fault::Taken(_) | Fault::Claimed(_) => false,
                 // The kernel gives the place of another's program to nobody.
                 Fault::Detached(links::Hook::Xdp | links::Hook::XdpGeneric) if taken => false,
                 Fault::Detached(_) | Fault::Undone(_) | Fault::Unfiltered(_) => true,
@@ -199,7 +199,7 @@ impl Controller<'_> {
 
     async fn put_right(&mut self, member: &Member, link: &Link, fault: &Fault) -> Result<()> {
         match fault {
-            Fault::Taken(_) => Ok(()),
+            Fault::Taken(_) | Fault::Claimed(_) => Ok(()),
             Fault::Detached(hook) => {
                 let pins = &self.dataplane.pins;
                 // A clsact filter may have another program in its place.

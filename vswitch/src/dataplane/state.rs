@@ -86,6 +86,11 @@ impl Dataplane {
         }
     }
 
+    /// Whether a port is called so.
+    pub(crate) fn is_port(&self, ifname: &str) -> Result<bool> {
+        Ok(self.members()?.iter().any(|member| member.ifname() == ifname))
+    }
+
     /// The port that an interface is.
     pub(crate) fn member_of(&self, ifindex: u32) -> Result<Option<Member>> {
         let Some(slot) = self.maps.slot_of(ifindex)? else { return Ok(None) };
