@@ -251,6 +251,9 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
 
     let peer = facts.peer.as_ref().map(|peer| MacAddr(peer.link.mac));
     addresses::bind_own(dataplane, slot, role, &member.record, link, peer)?;
+    if role == Role::Uplink {
+        uplink::make_way(dataplane, netlink).await?;
+    }
     let mut flags = member.port.flags & !(port_flags::XDP | port_flags::PEER | port_flags::DOWN);
     if ready.datapath == Datapath::Xdp {
         dataplane.maps.set_devmap(slot, link.ifindex)?;
@@ -306,7 +309,9 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
     .await?;
     restore(dataplane, netlink, member, there).await?;
     dataplane.maps.clear_present(slot)?;
-    dataplane.refresh_settings()
+    dataplane.refresh_settings()?;
+    // The one that stays may be the only one now, which filters suffice for.
+    if member.is_uplink() { uplink::refresh(dataplane, netlink).await } else { Ok(()) }
 }
 
 /// As [`remove`], where the whole switch goes, and its maps with it. The interface stays, for whoever deletes those of all
@@ -324,8 +329,8 @@ async fn restore(
     member: &Member,
     there: Option<Link>,
 ) -> Result<()> {
-    if let (Some(link), true) = (&there, member.is_uplink()) {
-        uplink::release(dataplane, netlink, link).await?;
+    if member.is_uplink() {
+        uplink::release(dataplane, netlink, there.as_ref()).await?;
     }
     revert(netlink, there, &member.record).await?;
     let record = PortRecord { undo: 0, ifindex: 0, active: 0, ..member.record };

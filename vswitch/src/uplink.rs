@@ -20,17 +20,29 @@ use crate::{
 
 /// Brings filters and promiscuity of all uplinks in line with the ports.
 pub(crate) async fn refresh(dataplane: &mut Dataplane, netlink: &Netlink) -> Result<()> {
+    let promiscuous = promiscuous(&dataplane.members()?);
+    receive(dataplane, netlink, promiscuous).await
+}
+
+/// Before another uplink comes. The FDB says which addresses are in a filter, and not in whose: only while there is one uplink
+/// is it that one's.
+pub(crate) async fn make_way(dataplane: &mut Dataplane, netlink: &Netlink) -> Result<()> {
+    receive(dataplane, netlink, true).await
+}
+
+/// Lets the uplinks receive for any address, or for the stations. No frame is lost in between.
+async fn receive(dataplane: &mut Dataplane, netlink: &Netlink, promiscuous: bool) -> Result<()> {
     let members = dataplane.members()?;
-    let uplinks: Vec<_> = members.iter().filter(|member| member.is_uplink() && member.is_present()).collect();
-    let promiscuous = promiscuous(&members);
-    for uplink in uplinks {
-        let Some(link) = netlink.find_index(uplink.record.ifindex).await? else { continue };
-        if promiscuous {
-            unfilter(dataplane, netlink, &link, |_| true).await?;
+    for uplink in members.iter().filter(|member| member.is_uplink() && member.is_present()) {
+        let there = netlink.find_index(uplink.record.ifindex).await?;
+        if let Some(link) = &there {
+            if !promiscuous {
+                filter(dataplane, netlink, link).await?;
+            }
+            set_promiscuous(dataplane, netlink, uplink, link, promiscuous).await?;
         }
-        set_promiscuous(dataplane, netlink, uplink, &link, promiscuous).await?;
-        if !promiscuous {
-            filter(dataplane, netlink, &link).await?;
+        if promiscuous {
+            unfilter(dataplane, netlink, there.as_ref(), |_| true).await?;
         }
     }
     Ok(())
@@ -49,16 +61,20 @@ pub(crate) async fn restore(dataplane: &mut Dataplane, netlink: &Netlink) -> Res
     Ok(())
 }
 
-/// Takes the filters off an uplink that is about to be one no longer.
-pub(crate) async fn release(dataplane: &mut Dataplane, netlink: &Netlink, link: &Link) -> Result<()> {
-    unfilter(dataplane, netlink, link, |_| true).await
+/// Takes the filters off an uplink that is about to be one no longer. If it is not there, they have gone with it.
+pub(crate) async fn release(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    there: Option<&Link>,
+) -> Result<()> {
+    unfilter(dataplane, netlink, there, |_| true).await
 }
 
 /// Takes the filters for the addresses off the uplinks: they are about to leave the FDB.
 pub(crate) async fn forget(dataplane: &mut Dataplane, netlink: &Netlink, macs: &[MacAddr]) -> Result<()> {
     for uplink in dataplane.members()?.iter().filter(|member| member.is_uplink() && member.is_present()) {
         if let Some(link) = netlink.find_index(uplink.record.ifindex).await? {
-            unfilter(dataplane, netlink, &link, |mac| macs.contains(&mac)).await?;
+            unfilter(dataplane, netlink, Some(&link), |mac| macs.contains(&mac)).await?;
         }
     }
     Ok(())
@@ -181,12 +197,14 @@ async fn filter(dataplane: &mut Dataplane, netlink: &Netlink, link: &Link) -> Re
 async fn unfilter(
     dataplane: &mut Dataplane,
     netlink: &Netlink,
-    link: &Link,
+    there: Option<&Link>,
     which: impl Fn(MacAddr) -> bool,
 ) -> Result<()> {
     for (key, entry) in dataplane.maps.fdb.all()? {
         if entry.has(fdb_flags::FILTERED) && which(key.mac) {
-            netlink.fdb_self_del(link, &key.mac.0).await?;
+            if let Some(link) = there {
+                netlink.fdb_self_del(link, &key.mac.0).await?;
+            }
             let flags = entry.flags() & !fdb_flags::FILTERED;
             dataplane.maps.fdb_set(key, FdbEntry::new(entry.slot(), flags, entry.stamp()))?;
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use vswitch_tests::{
+    controller::{AT_ONCE, Controller},
+    hosts::until,
     require,
     require::NAMESPACES,
     topo::{End, Netns, veth},
@@ -14,7 +16,7 @@ use vswitch_tests::{
 struct Bench {
     machine: Netns,
     stations: [Netns; 2],
-    _outside: Netns,
+    outside: Netns,
     name: String,
 }
 
@@ -25,17 +27,21 @@ const USERS: &str = "02:00:00:00:09:09";
 impl Bench {
     fn up() -> Self {
         let (machine, outside) = (Netns::new("machine"), Netns::new("outside"));
-        for (number, (here, there)) in (0..).zip([("nic0", "w0"), ("nic1", "w1"), ("h0", "p0")]) {
-            veth(
-                End { netns: &machine, ifname: here, mac: [2, 0, 0, 0, 2, number] },
-                End { netns: &outside, ifname: there, mac: [2, 0, 0, 0, 3, number] },
-            );
-        }
         let stations = ["one", "two"].map(Netns::new);
-        let bench = Self { machine, stations, _outside: outside, name: vswitch::unique_name() };
+        let bench = Self { machine, stations, outside, name: vswitch::unique_name() };
+        for (number, here, there) in [(0, "nic0", "w0"), (1, "nic1", "w1"), (2, "h0", "p0")] {
+            bench.cable(number, here, there);
+        }
         bench.machine.bridge(&format!("fdb add {USERS} dev nic0 self"));
         bench.run("up --uplink nic0");
         bench
+    }
+
+    fn cable(&self, number: u8, here: &str, there: &str) {
+        veth(
+            End { netns: &self.machine, ifname: here, mac: [2, 0, 0, 0, 2, number] },
+            End { netns: &self.outside, ifname: there, mac: [2, 0, 0, 0, 3, number] },
+        );
     }
 
     fn run(&self, args: &str) {
@@ -187,5 +193,58 @@ fn an_uplink_that_becomes_an_access_port() {
     bench.run("port set nic0 --uplink=off");
     bench.expect_at("nic0", false, &[]);
     bench.run("port set nic0 --uplink");
+    bench.expect(false, &[FIRST]);
+}
+
+/// Nobody was told that it went, and the filters with it.
+#[test]
+fn an_uplink_that_was_made_anew_has_the_filters_again() {
+    require!(NAMESPACES);
+    let bench = Bench::up();
+    bench.add(0, &format!("--mac {FIRST}"));
+    bench.expect(false, &[FIRST]);
+    bench.machine.ip("link del nic0");
+    bench.cable(0, "nic0", "w0");
+    bench.run("port del nic0");
+    bench.run("port add nic0 --uplink");
+    assert_eq!(bench.filters("nic0"), BTreeSet::from([FIRST.to_owned()]));
+    bench.run("down");
+    assert_eq!(bench.filters("nic0"), BTreeSet::new());
+}
+
+/// The second uplink is looked at first, and has a filter for a station as well: the user's.
+#[test]
+fn a_second_uplink_in_a_lower_slot() {
+    require!(NAMESPACES);
+    let bench = Bench::up();
+    bench.run("port del nic0");
+    bench.run("port add h0");
+    bench.run("port add nic0 --uplink");
+    bench.add(0, &format!("--mac {FIRST}"));
+    bench.run("port del h0");
+    bench.expect(false, &[FIRST]);
+    bench.machine.bridge(&format!("fdb add {FIRST} dev nic1 self"));
+    bench.run("port add nic1 --uplink");
+    let ports = vswitch::json(&bench.machine, &bench.name, "port show");
+    assert_eq!((&ports[0]["ifname"], &ports[1]["ifname"]), (&"nic1".into(), &"nic0".into()), "{ports}");
+    bench.expect(true, &[]);
+    assert!(bench.is_promiscuous("nic1"));
+    bench.run("down");
+    assert_eq!(bench.filters("nic0"), BTreeSet::from([USERS.to_owned()]));
+    assert_eq!(bench.filters("nic1"), BTreeSet::from([FIRST.to_owned()]));
+    assert!(!bench.is_promiscuous("nic0") && !bench.is_promiscuous("nic1"));
+}
+
+#[test]
+fn one_of_two_uplinks_goes() {
+    require!(NAMESPACES);
+    let bench = Bench::up();
+    bench.add(0, &format!("--mac {FIRST}"));
+    bench.run("port add nic1 --uplink");
+    bench.expect(true, &[]);
+    let controller = Controller::start(&bench.machine, &bench.name, "");
+    bench.machine.ip("link del nic1");
+    controller.await_line("\"nic1\": the interface is gone");
+    until("filters do for the other one", AT_ONCE, || !bench.is_promiscuous("nic0"));
     bench.expect(false, &[FIRST]);
 }
