@@ -1,12 +1,13 @@
 //! How does a plan become the switch? Its operations one by one; if one fails, those before it are undone.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use vswitch_ebpf::abi::{FdbEntry, FdbKey, PortRecord, fdb_flags};
 
 use crate::{
     attach,
     config::SwitchConfig,
     dataplane::{Dataplane, pins::Pins},
+    failure::{in_words, with_undo},
     interface,
     net::Netlink,
     plan::Op,
@@ -16,7 +17,17 @@ use crate::{
 /// Carries out `ops` on an open switch, all or nothing. Returns what the user should know.
 pub(crate) async fn apply(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[Op]) -> Result<Vec<String>> {
     possible(&dataplane.name, &attach::own_programs(dataplane), netlink, ops).await?;
-    execute_all(dataplane, netlink, ops).await
+    let mut notes = Vec::new();
+    for (index, op) in ops.iter().enumerate() {
+        match execute(dataplane, netlink, op).await {
+            Ok(more) => notes.extend(more),
+            Err(err) => {
+                let undone = roll_back(dataplane, netlink, ops.get(..index).unwrap_or_default()).await;
+                return Err(with_undo(err, undone));
+            }
+        }
+    }
+    Ok(notes)
 }
 
 /// Fails if a port cannot be added, before anything is touched: to take a port away and put it back is seen by its
@@ -30,29 +41,17 @@ async fn possible(name: &str, own: &[u32], netlink: &Netlink, ops: &[Op]) -> Res
     Ok(())
 }
 
-async fn execute_all(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[Op]) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for (index, op) in ops.iter().enumerate() {
-        match execute(dataplane, netlink, op).await {
-            Ok(more) => notes.extend(more),
-            Err(err) => {
-                return match roll_back(dataplane, netlink, ops.get(..index).unwrap_or_default()).await {
-                    Ok(()) => Err(err),
-                    Err(failure) => Err(anyhow!(
-                        "{err:#} (and what was done before could not be undone: {failure:#}; see `vswitch port show`)"
-                    )),
-                };
-            }
+/// Returns what of it did not work: what removing a port could not put back.
+async fn roll_back(dataplane: &mut Dataplane, netlink: &Netlink, done: &[Op]) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for op in done.iter().rev() {
+        let undo = op.inverse();
+        let notes = execute(dataplane, netlink, &undo).await.with_context(|| format!("undo {op}"))?;
+        if let Op::DelPort(_) = undo {
+            left.extend(notes);
         }
     }
-    Ok(notes)
-}
-
-async fn roll_back(dataplane: &mut Dataplane, netlink: &Netlink, done: &[Op]) -> Result<()> {
-    for op in done.iter().rev() {
-        execute(dataplane, netlink, &op.inverse()).await.with_context(|| format!("undo {op}"))?;
-    }
-    Ok(())
+    Ok(left)
 }
 
 async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Result<Vec<String>> {
@@ -64,7 +63,7 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
         Op::SetPort { from, to } => attach::change(dataplane, netlink, from, to).await?,
         Op::DelPort(config) => {
             let member = dataplane.member(&config.ifname)?;
-            attach::remove(dataplane, netlink, &member).await?;
+            return attach::remove(dataplane, netlink, &member).await;
         }
         Op::AddFdb(entry) => {
             let slot = dataplane.member(&entry.ifname)?.slot;
@@ -86,16 +85,18 @@ pub(crate) async fn create(netlink: &Netlink, config: &SwitchConfig, ops: &[Op])
     let made = async {
         dataplane.set_switch(config.ageing, config.host_access, config.macvlan_compat)?;
         dataplane.refresh_settings()?;
-        let notes = execute_all(&mut dataplane, netlink, ops).await?;
+        let mut notes = Vec::new();
+        for op in ops {
+            notes.extend(execute(&mut dataplane, netlink, op).await?);
+        }
         dataplane.set_complete(true)?;
         Ok(notes)
     }
     .await;
-    if made.is_err() {
-        // The ports are undone; the error of the creation is the one to tell.
-        let _kept = dataplane.pins.remove();
+    match made {
+        Ok(notes) => Ok(notes),
+        Err(err) => Err(with_undo(err, destroy(dataplane, netlink).await)),
     }
-    made
 }
 
 /// Takes a switch away, whole or not: ports, links, maps, and the interfaces that vswitch made.
@@ -106,27 +107,30 @@ pub(crate) async fn destroy(mut dataplane: Dataplane, netlink: &Netlink) -> Resu
     let mut failures = Vec::new();
     let members = dataplane.members()?;
     for member in &members {
-        if let Err(err) = attach::abandon(&mut dataplane, netlink, member).await {
-            failures.push(format!("{err:#}"));
+        match attach::abandon(&mut dataplane, netlink, member).await {
+            Ok(left) => failures.extend(left),
+            Err(err) => failures.push(in_words(&err)),
         }
     }
     let records: Vec<_> = members.into_iter().map(|member| (member.slot, member.record)).collect();
     let made = interface::delete_all_made(&dataplane.name, &dataplane.pins, netlink, &records).await;
     if let Err(err) = made {
-        failures.push(format!("{err:#}"));
+        failures.push(in_words(&err));
     }
     dataplane.pins.remove()?;
     Ok(failures)
 }
 
-/// As [`destroy`], for a switch that cannot be opened: by the records of its ports alone.
+/// As [`destroy`], for a switch that cannot be opened: by the records of its ports alone. Adds to the notes what nobody knows
+/// any more.
 pub(crate) async fn salvage(
     switch: &str,
     pins: &Pins,
     records: Option<Vec<(u16, PortRecord)>>,
     netlink: &Netlink,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+    let mut failures = Vec::new();
     if records.is_none() {
         notes.push(
             "which ports it had is lost: interfaces that it set promiscuous or changed for XDP stay so"
@@ -134,23 +138,23 @@ pub(crate) async fn salvage(
         );
         let made = interface::delete_marked(netlink, switch).await;
         for done in [made, attach::unfilter(pins, netlink).await] {
-            notes.extend(done.err().map(|err| format!("{err:#}")));
+            failures.extend(done.err().map(|err| in_words(&err)));
         }
     }
     let records = records.unwrap_or_default();
     // While the far ends are there to be asked for their addresses.
     match uplink::salvage(pins, netlink, &records).await {
         Ok(note) => notes.extend(note),
-        Err(err) => notes.push(format!("{err:#}")),
+        Err(err) => failures.push(in_words(&err)),
     }
     for (slot, record) in &records {
         if let Err(err) = attach::salvage(pins, netlink, *slot, record).await {
-            notes.push(format!("{err:#}"));
+            failures.push(in_words(&err));
         }
     }
     if let Err(err) = interface::delete_all_made(switch, pins, netlink, &records).await {
-        notes.push(format!("{err:#}"));
+        failures.push(in_words(&err));
     }
     pins.remove()?;
-    Ok(notes)
+    Ok(failures)
 }

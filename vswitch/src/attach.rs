@@ -2,7 +2,7 @@
 //!
 //! First the record, so that a crash leaves word of what was changed; then tables; then links, when frames begin to flow.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::{
     abi::{Port, PortRecord, port_flags, record_flags},
     frame::MacAddr,
@@ -17,6 +17,7 @@ use crate::{
         pins::Pins,
         state::{self, EntryKind, Member, entry_kind},
     },
+    failure::{in_words, with_undo},
     interface,
     net::{Link, LinkKind, Netlink, Netns, Target, Undo, readiness},
     uplink,
@@ -40,8 +41,8 @@ pub(crate) async fn add(
     // Before the interface: it has no other mark by which `down` would know after a crash that it is ours to delete.
     dataplane.maps.set_record(slot, record)?;
     if let Err(err) = interface::make(netlink, &dataplane.name, config).await {
-        dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
-        return Err(err);
+        let freed = dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed());
+        return Err(with_undo(err, freed.map(|()| Vec::new())));
     }
     let port = Port { flags: state::flags(config), mode: state::mode_number(config.mode), ..Port::default() };
     let added = async {
@@ -72,7 +73,7 @@ pub(crate) async fn add(
         Err(err) => {
             let member = Member { slot, record: dataplane.maps.record(slot).unwrap_or(record), port };
             let undone = remove(dataplane, netlink, &member).await;
-            Err(with_failed_undo(err, undone))
+            Err(with_undo(err, undone))
         }
     }
 }
@@ -105,29 +106,27 @@ pub(crate) fn own_programs(dataplane: &Dataplane) -> Vec<u32> {
     dataplane.xdp_program_id().into_iter().collect()
 }
 
-/// The failure, and that it left something behind if it did.
-fn with_failed_undo(err: anyhow::Error, undone: Result<()>) -> anyhow::Error {
-    match undone {
-        Ok(()) => err,
-        Err(failure) => anyhow!("{err:#} (and taking it back failed: {failure:#}; see `vswitch port show`)"),
-    }
-}
-
-/// Removes a port, and its interface if vswitch made it.
-pub(crate) async fn remove(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
+/// Removes a port, and its interface if vswitch made it. Returns what could not be put back as it was, which nobody can
+/// later either.
+pub(crate) async fn remove(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+) -> Result<Vec<String>> {
     let slot = member.slot;
     let made = interface::made(dataplane, netlink, member).await?;
     let flags = member.record.flags | record_flags::PENDING;
     let member = &Member { record: PortRecord { flags, ..member.record }, ..*member };
     dataplane.maps.set_record(slot, member.record)?;
-    detach(dataplane, netlink, member).await?;
+    let left = detach(dataplane, netlink, member).await?;
     addresses::release(dataplane, netlink, |_, entry| entry.slot() == slot).await?;
     dataplane.set_sources(slot, &[])?;
     netlink.delete_all(made.as_slice()).await?;
     dataplane.maps.set_port(slot, Port::default())?;
     dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
     dataplane.refresh_settings()?;
-    uplink::refresh(dataplane, netlink).await
+    uplink::refresh(dataplane, netlink).await?;
+    Ok(left)
 }
 
 /// Removes what a port has outside the maps, which may be damaged: programs, and what made it ready.
@@ -164,9 +163,9 @@ pub(crate) async fn unfilter(pins: &Pins, netlink: &Netlink) -> Result<()> {
     Ok(())
 }
 
-/// Undoes what made a port's interface ready.
+/// Undoes what made a port's interface ready. One that vswitch made was nothing before, and goes.
 async fn revert(netlink: &Netlink, there: Option<Link>, record: &PortRecord) -> Result<()> {
-    let Some(link) = there else { return Ok(()) };
+    let Some(link) = there.filter(|_| interface::created(record).is_none()) else { return Ok(()) };
     let undo = Undo(record.undo);
     let target = if undo.of_far_end() == Undo::default() {
         Target { link, peer: None }
@@ -186,7 +185,7 @@ pub(crate) async fn change(
     match set(dataplane, netlink, to).await {
         Ok(()) => Ok(()),
         // Such as an FDB that is full of what was learned meanwhile.
-        Err(err) => Err(with_failed_undo(err, set(dataplane, netlink, from).await)),
+        Err(err) => Err(with_undo(err, set(dataplane, netlink, from).await.map(|()| Vec::new()))),
     }
 }
 
@@ -214,7 +213,7 @@ pub(crate) async fn attach(
                 Ok(member) => detach(dataplane, netlink, &member).await,
                 Err(unreadable) => Err(unreadable),
             };
-            Err(with_failed_undo(err, undone))
+            Err(with_undo(err, undone))
         }
     }
 }
@@ -288,14 +287,19 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
         dataplane.maps.clear_devmap(slot)?;
         let active = state::datapath_number(Some(Datapath::Tc));
         dataplane.maps.set_record(slot, PortRecord { active, ..member.record })?;
-        notes.push(format!("{ifname}: tc, for XDP did not attach ({err:#})"));
+        notes.push(format!("{ifname}: tc, for XDP did not attach ({})", in_words(&err)));
     }
     uplink::refresh(dataplane, netlink).await?;
     Ok(notes)
 }
 
-/// Takes the programs off the port's interface and undoes what made it ready. The port remains, without interface.
-pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
+/// Takes the programs off the port's interface and undoes what made it ready. The port remains, without interface. Returns
+/// what could not be undone.
+pub(crate) async fn detach(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+) -> Result<Vec<String>> {
     let slot = member.slot;
     let there = unhook(&dataplane.pins, netlink, slot, &member.record).await?;
     dataplane.maps.set_port(slot, Port { ifindex: 0, ..member.port })?;
@@ -307,34 +311,43 @@ pub(crate) async fn detach(dataplane: &mut Dataplane, netlink: &Netlink, member:
         entry.slot() == slot && !matches!(entry_kind(entry), EntryKind::Static | EntryKind::Known)
     })
     .await?;
-    restore(dataplane, netlink, member, there).await?;
+    let left = restore(dataplane, netlink, member, there).await?;
     dataplane.maps.clear_present(slot)?;
     dataplane.refresh_settings()?;
-    // The one that stays may be the only one now, which filters suffice for.
-    if member.is_uplink() { uplink::refresh(dataplane, netlink).await } else { Ok(()) }
+    if member.is_uplink() {
+        // For the one that stays, if there is one, filters may do now.
+        uplink::refresh(dataplane, netlink).await?;
+    }
+    Ok(left)
 }
 
 /// As [`remove`], where the whole switch goes, and its maps with it. The interface stays, for whoever deletes those of all
 /// ports at once.
-pub(crate) async fn abandon(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<()> {
+pub(crate) async fn abandon(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+) -> Result<Vec<String>> {
     let there = unhook(&dataplane.pins, netlink, member.slot, &member.record).await?;
     dataplane.maps.set_port(member.slot, Port { ifindex: 0, ..member.port })?;
     restore(dataplane, netlink, member, there).await
 }
 
-/// Makes the interface what it was before it was a port, and lets the record say so.
+/// Makes the interface what it was before it was a port, and lets the record say so. Returns what could not be: there is no
+/// use in trying again.
 async fn restore(
     dataplane: &mut Dataplane,
     netlink: &Netlink,
     member: &Member,
     there: Option<Link>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     if member.is_uplink() {
         uplink::release(dataplane, netlink, there.as_ref()).await?;
     }
-    revert(netlink, there, &member.record).await?;
+    let reverted = revert(netlink, there, &member.record).await;
     let record = PortRecord { undo: 0, ifindex: 0, active: 0, ..member.record };
-    dataplane.maps.set_record(member.slot, record)
+    dataplane.maps.set_record(member.slot, record)?;
+    Ok(reverted.err().map(|err| in_words(&err)).into_iter().collect())
 }
 
 /// Whether frames may be handed to the far end directly: only if it is in another namespace, the kernel drops them else.

@@ -17,6 +17,7 @@ use crate::{
         programs,
         state::{EntryKind, entry_kind},
     },
+    failure::with_undo,
     inspect,
     lock::Lock,
     net::Netlink,
@@ -75,24 +76,33 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     // Another one of that name, if there is, stays for the build that made it.
     let _another = migrate::forget(&scope.switch);
     let netlink = Netlink::open()?;
-    let report = match Dataplane::open_any(&scope.switch, Access::Write) {
+    let mut report = Report::default();
+    let left = match Dataplane::open_any(&scope.switch, Access::Write) {
         Ok(dataplane) => {
-            let ops = dataplane.config().map(|config| plan_down(&config)).unwrap_or_default();
-            Report { ops, notes: apply::destroy(dataplane, &netlink).await? }
+            report.ops = dataplane.config().map(|config| plan_down(&config)).unwrap_or_default();
+            apply::destroy(dataplane, &netlink).await?
         }
         Err(err) if err.is::<Incomplete>() => {
-            let notes =
-                apply::salvage(&scope.switch, &pins, Dataplane::salvage(&scope.switch)?, &netlink).await?;
-            Report { ops: Vec::new(), notes }
+            let records = Dataplane::salvage(&scope.switch)?;
+            apply::salvage(&scope.switch, &pins, records, &netlink, &mut report.notes).await?
         }
         Err(err) if err.is::<Homeless>() => {
             pins.remove()?;
             let note = "its network namespace is gone, or cannot be seen from here: nothing was done about interfaces";
-            Report { ops: Vec::new(), notes: vec![note.to_owned()] }
+            report.notes.push(note.to_owned());
+            Vec::new()
         }
         Err(err) => return Err(err),
     };
     Lock::dismiss(&scope.switch);
+    if !left.is_empty() {
+        tell(&report.notes);
+        bail!(
+            r#"switch "{}": is gone, and not all is as it was before it: {}"#,
+            scope.switch,
+            left.join("; ")
+        );
+    }
     Ok(report)
 }
 
@@ -222,12 +232,12 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
 async fn begin(scope: &Scope) -> Result<Lock> {
     privileges::may_change()?;
     let lock = Lock::change(&scope.switch)?;
-    tell(recover(&scope.switch).await?);
+    tell(&recover(&scope.switch).await?);
     Ok(lock)
 }
 
-/// What the user should know, whatever becomes of the command.
-fn tell(notes: Vec<String>) {
+/// Says what is worth knowing although nothing failed, and whatever becomes of the command.
+pub(crate) fn tell(notes: &[String]) {
     for note in notes {
         let _nobody_listens = writeln!(std::io::stderr(), "note: {note}");
     }
@@ -250,9 +260,12 @@ async fn converge(
         return Ok(Report::default());
     }
     journal::write(&dataplane.pins, desired)?;
-    let notes = apply::apply(dataplane, &Netlink::open()?, &ops).await;
-    journal::remove(&dataplane.pins)?;
-    let notes = notes?;
+    let applied = apply::apply(dataplane, &Netlink::open()?, &ops).await;
+    let forgotten = journal::remove(&dataplane.pins);
+    let notes = match applied {
+        Ok(notes) => forgotten.map(|()| notes)?,
+        Err(err) => return Err(with_undo(err, forgotten.map(|()| Vec::new()))),
+    };
     Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
 }
 

@@ -10,6 +10,7 @@ use crate::{
         Access, Dataplane,
         state::{self, EntryKind, Member, entry_kind},
     },
+    failure::in_words,
     faults,
     net::{Action, Link, Netlink, Undo},
     privileges, uplink,
@@ -179,7 +180,7 @@ async fn all_faults(
         };
         all.push(match found {
             Ok(faults) => faults.iter().map(ToString::to_string).collect(),
-            Err(err) => vec![format!("{err:#}")],
+            Err(err) => vec![in_words(&err)],
         });
     }
     all

@@ -145,7 +145,7 @@ fn says_so(link: &Link, switch: &str, record: &PortRecord) -> bool {
 }
 
 /// The kind of a port's interface, if vswitch made it.
-fn created(record: &PortRecord) -> Option<LinkKind> {
+pub(crate) fn created(record: &PortRecord) -> Option<LinkKind> {
     match record.flags {
         flags if flags & record_flags::CREATED_VETH != 0 => Some(LinkKind::Veth),
         flags if flags & record_flags::CREATED_TAP != 0 => Some(LinkKind::Tap),

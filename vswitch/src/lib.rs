@@ -16,6 +16,7 @@ pub mod net;
 
 pub mod control;
 mod controller;
+pub mod failure;
 mod faults;
 mod inspect;
 mod lock;

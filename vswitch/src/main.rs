@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser as _, error::ErrorKind};
 use vswitch::{
     cli::{Cli, ReaderGone, Usage},
+    failure::in_words,
     net::{Netns, Refused},
 };
 
@@ -59,33 +60,7 @@ fn enter(name: &str) -> Result<()> {
 /// A line for each problem. Where stderr is closed, nobody wants to know.
 fn complain(error: &anyhow::Error) {
     let mut stderr = io::stderr().lock();
-    for line in format!("{error:#}").lines() {
-        let _ = writeln!(stderr, "vswitch: {}", without_numbers(line));
-    }
-}
-
-/// Leaves out the error numbers that the standard library adds: the words before them say it all.
-fn without_numbers(line: &str) -> String {
-    let mut parts = line.split(" (os error ");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match part.split_once(')') {
-            Some((number, rest)) if number.parse::<i32>().is_ok() => text.push_str(rest),
-            _ => text.extend([" (os error ", part]),
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_numbers;
-
-    #[test]
-    fn error_numbers_are_left_out() {
-        let text = "x.toml: cannot be read: No such file or directory (os error 2)";
-        assert_eq!(without_numbers(text), "x.toml: cannot be read: No such file or directory");
-        assert_eq!(without_numbers("a (os error 13): b (os error 1)"), "a: b");
-        assert_eq!(without_numbers("a (os error x)"), "a (os error x)");
+    for line in in_words(error).lines() {
+        let _ = writeln!(stderr, "vswitch: {line}");
     }
 }

@@ -7,6 +7,7 @@ use vswitch_ebpf::abi::record_flags;
 use crate::{
     apply, attach,
     dataplane::{Access, Dataplane, journal, migrate, pins::Pins, programs},
+    failure::in_words,
     net::Netlink,
     plan::plan,
     uplink,
@@ -39,13 +40,14 @@ async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
     }
     let netlink = Netlink::open()?;
     let mut notes = Vec::new();
-    let mut interrupted = |err: anyhow::Error| {
-        notes.push(format!("a command was interrupted and could not be completed: {err:#}"));
+    let interrupted = |err: &anyhow::Error| {
+        format!("a command was interrupted and could not be completed: {}", in_words(err))
     };
     for (slot, _) in pending {
         let member = dataplane.member_at(slot)?;
-        if let Err(err) = attach::remove(&mut dataplane, &netlink, &member).await {
-            interrupted(err);
+        match attach::remove(&mut dataplane, &netlink, &member).await {
+            Ok(more) => notes.extend(more),
+            Err(err) => notes.push(interrupted(&err)),
         }
     }
     let redone = async {
@@ -55,7 +57,7 @@ async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
     };
     match redone.await {
         Ok(more) => notes.extend(more),
-        Err(err) => interrupted(err),
+        Err(err) => notes.push(interrupted(&err)),
     }
     // What follows from the ports, in case that the last step of all was missing.
     dataplane.refresh_sources()?;

@@ -56,4 +56,5 @@ mod traffic;
 mod traffic_speed;
 mod traffic_tap;
 mod turnover;
+mod unreachable;
 mod waits;

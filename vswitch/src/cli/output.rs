@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::Session;
-use crate::control::Report;
+use crate::control::{Report, tell};
 
 /// Nobody reads stdout any more, as in `vswitch fdb | head -1`: the end of the work, not an error.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ impl Session {
 
     /// Says what a change did: with `-j` each operation, else nothing but the notes, in the manner of `ip`.
     pub(super) fn print_report(&self, report: &Report) -> Result<()> {
-        note(&report.notes);
+        tell(&report.notes);
         if self.json { print(&json(&operations(report, true))?) } else { Ok(()) }
     }
 
@@ -53,7 +53,7 @@ impl Session {
 
     /// Says what a change did or, unless `done`, would do.
     pub(super) fn print_plan(&self, report: &Report, done: bool) -> Result<()> {
-        note(&report.notes);
+        tell(&report.notes);
         self.print_rows(&operations(report, done), plan)
     }
 }
@@ -72,14 +72,6 @@ pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String> {
     let mut text = serde_json::to_string(rows).context("write JSON")?;
     text.push('\n');
     Ok(text)
-}
-
-/// Tells the user what is worth knowing although nothing failed. Where stderr is closed, nobody wants to know.
-fn note(notes: &[String]) {
-    let mut stderr = io::stderr().lock();
-    for note in notes {
-        let _ = writeln!(stderr, "note: {note}");
-    }
 }
 
 fn operations(report: &Report, done: bool) -> Vec<Operation<'_>> {

@@ -25,6 +25,7 @@ use crate::{
     config::SwitchConfig,
     control::{self, Scope},
     dataplane::{Access, Dataplane, hold::Hold, pins::Pins},
+    failure::in_words,
     lock::Lock,
     net::{Netlink, Watch},
     packet_log::PacketLog,
@@ -55,14 +56,12 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
     // Before anything is changed: a second controller must not apply its file either.
     let lock = Lock::run(&scope.switch)?;
     // Before the file, which is for a switch of this build.
-    for op in control::take_over(scope, !options.log_packets).await?.ops {
-        eprintln!("{op}");
-    }
+    let taken_over = control::take_over(scope, !options.log_packets).await?;
+    taken_over.ops.iter().for_each(|op| eprintln!("{op}"));
+    control::tell(&taken_over.notes);
     let kept = options.keep && Pins::of(&scope.switch).exist()?;
     if let Some(config) = config.filter(|_| !kept) {
-        for note in control::apply(scope, config, false).await?.notes {
-            eprintln!("note: {note}");
-        }
+        control::tell(&control::apply(scope, config, false).await?.notes);
     }
     let mut controller = Controller::new(scope, lock, options)?;
     privileges::only_follow()?;
@@ -218,12 +217,12 @@ impl<'a> Controller<'a> {
         let wrong: Vec<_> = self.wrong.values().flatten().cloned().collect();
         match done {
             Ok(()) => service::progress(&self.scope.switch, &wrong.join("\n")),
-            Err(err) => service::stuck(&self.scope.switch, &format!("{err:#}")),
+            Err(err) => service::stuck(&self.scope.switch, &in_words(err)),
         }
     }
 
     fn told_once(&mut self, done: Result<()>) {
-        let failed = done.err().map(|err| format!("{err:#}")).unwrap_or_default();
+        let failed = done.err().map(|err| in_words(&err)).unwrap_or_default();
         if failed != self.failed {
             complain(&failed);
             self.failed = failed;

@@ -13,6 +13,7 @@ use crate::{
         links,
         state::{self, Member},
     },
+    failure::in_words,
     faults::{self, Fault},
     interface,
     lock::Lock,
@@ -66,7 +67,7 @@ impl Controller<'_> {
         for member in concerned {
             let wrong = match self.port(member, &links, &news, promiscuous).await {
                 Ok(wrong) => wrong,
-                Err(err) => vec![format!("{err:#}")],
+                Err(err) => vec![in_words(&err)],
             };
             self.tell(member, wrong);
         }
@@ -162,7 +163,7 @@ impl Controller<'_> {
                 let promiscuous = uplink::promiscuous(&self.dataplane.members()?);
                 self.repair(&member, &link, promiscuous).await
             }
-            Err(err) => Ok(vec![format!("{err:#}")]),
+            Err(err) => Ok(vec![in_words(&err)]),
         }
     }
 
@@ -191,7 +192,7 @@ impl Controller<'_> {
             }
             match self.put_right(member, link, &fault).await {
                 Ok(()) => eprintln!("{what}: put right"),
-                Err(err) => wrong.push(format!("{what} ({err:#})")),
+                Err(err) => wrong.push(format!("{what} ({})", in_words(&err))),
             }
         }
         Ok(wrong)

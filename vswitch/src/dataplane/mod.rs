@@ -28,7 +28,7 @@ pub use maps::Access;
 use maps::Maps;
 use pins::Pins;
 
-use crate::net::Netns;
+use crate::{failure::in_words, net::Netns};
 
 /// A switch that exists.
 pub struct Dataplane {
@@ -165,7 +165,7 @@ impl Dataplane {
         }
         let maps = Maps::open(&pins, access).map_err(|err| match refusal(&err) {
             Some(io::ErrorKind::PermissionDenied) => unreadable(name, io::ErrorKind::PermissionDenied.into()),
-            _ => Incomplete { switch: name.to_owned(), what: format!("{err:#}") }.into(),
+            _ => Incomplete { switch: name.to_owned(), what: in_words(&err) }.into(),
         })?;
         let identity = maps.identity()?;
         lives_here(name, &identity)?;

@@ -1,0 +1,105 @@
+//! What becomes of a port whose far end was made ready in a namespace that nobody can reach any more? It goes, and what stays
+//! changed is told.
+
+use std::fs::File;
+
+use vswitch_tests::{
+    controller::{AT_ONCE, Controller},
+    hosts::until,
+    interrupt::{Ran, before_change},
+    require,
+    topo::{End, Netns, veth},
+};
+
+use crate::{
+    abi::age,
+    bad_input::{Bench, NEEDS},
+};
+
+const ADD: &str = "port add x1 --datapath xdp";
+const DEL: &str = "port del x1";
+const LEFT: &str = r#"put "x1" back as it was: peer of "x1": its namespace cannot be reached from here"#;
+
+/// A machine with the interface `x1`, whose far end is in the namespace.
+fn bench() -> (Bench, Netns) {
+    let (bench, there) = (Bench::new(), Netns::new("there"));
+    veth(
+        End { netns: &bench.machine, ifname: "x1", mac: [2, 0, 0, 0, 5, 1] },
+        End { netns: &there, ifname: "y1", mac: [2, 0, 0, 0, 5, 2] },
+    );
+    bench.run("up h1");
+    (bench, there)
+}
+
+/// Takes its name away. With no process in it, the descriptor alone keeps it.
+fn hide(netns: Netns) -> File {
+    let kept = File::open(netns.path()).unwrap();
+    drop(netns);
+    kept
+}
+
+#[test]
+fn the_port_goes_and_the_next_command_finds_nothing_wrong() {
+    require!(NEEDS);
+    let (bench, there) = bench();
+    bench.run(ADD);
+    let _kept = hide(there);
+    let output = bench.run(DEL);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("note: {LEFT}\n"));
+    let output = bench.run("port set h1 --flood off");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    bench.run("port add x1");
+    bench.run("down");
+    bench.assert_gone();
+}
+
+#[test]
+fn a_switch_that_leaves_something_is_gone_and_says_so() {
+    require!(NEEDS);
+    let (bench, there) = bench();
+    bench.run(ADD);
+    let _kept = hide(there);
+    let output = bench.command("down").output().unwrap();
+    let line =
+        format!("vswitch: switch \"{}\": is gone, and not all is as it was before it: {LEFT}\n", bench.name);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), line);
+    assert_eq!(output.status.code(), Some(1));
+    bench.assert_gone();
+}
+
+/// What vswitch made was nothing before.
+#[test]
+fn an_interface_that_vswitch_made_leaves_nothing_to_tell() {
+    require!(NEEDS);
+    let (bench, there) = (Bench::new(), Netns::new("there"));
+    bench.run("up h1");
+    for number in 1..=2 {
+        let (netns, peer) = (there.name(), format!("e{number}"));
+        bench.run(&format!("port add w{number} --netns {netns} --peer {peer} --datapath xdp"));
+    }
+    let _kept = hide(there);
+    for args in ["port del w1", "down"] {
+        assert_eq!(String::from_utf8_lossy(&bench.run(args).stderr), "", "{args}");
+    }
+    bench.assert_gone();
+}
+
+/// The command was killed before the switch went over to another ABI: whoever takes it over hears of what is left.
+#[test]
+fn a_controller_tells_what_it_could_not_complete() {
+    require!(NEEDS);
+    let (bench, there) = bench();
+    let detaching = |nth| {
+        // What was interrupted before is completed at first.
+        let _gone = bench.command(DEL).output();
+        bench.run(ADD);
+        matches!(before_change(&mut bench.command(DEL), nth), Ran::Killed(change) if change == "BPF_LINK_DETACH")
+    };
+    assert!((1..50).any(detaching), "`{DEL}` detaches a link");
+    let _kept = hide(there);
+    age(&bench.name);
+    let controller = Controller::spawn(&bench.machine, &bench.name, "");
+    until("it is at work", AT_ONCE, || controller.lines().iter().any(|line| line.contains("is running")));
+    let note = format!("note: {LEFT}");
+    assert!(controller.lines().contains(&note), "no {note:?} in {:#?}", controller.lines());
+}
