@@ -51,10 +51,9 @@ pub(crate) async fn rebind(
     if first_mac != [0; 6] {
         return readdress(&record, &target, first_mac).await;
     }
-    let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
     let made = record.flags & record_flags::CREATED_VETH != 0;
     let peer = if made { target.peer_mac()?.map(MacAddr) } else { None };
-    bind_own(dataplane, slot, role, &record, &link, peer)
+    bind_own(dataplane, slot, member.role(), &record, &link, peer)
 }
 
 /// Gives the far end that vswitch made the address that the user has given it.

@@ -221,7 +221,7 @@ pub(crate) async fn attach(
 async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Member) -> Result<Vec<String>> {
     let ifname = member.ifname();
     let slot = member.slot;
-    let role = if member.is_uplink() { Role::Uplink } else { Role::Access };
+    let role = member.role();
     let wanted = state::datapath(member.record.datapath);
     let (facts, target) = netlink.facts(&ifname, member.netns().as_deref()).await?;
     let link = &facts.link;

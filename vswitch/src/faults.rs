@@ -68,7 +68,7 @@ pub(crate) async fn find(
             faults.push(Fault::Detached(hook));
         }
     }
-    let (role, active) = (role(member), state::datapath(member.record.active));
+    let (role, active) = (member.role(), state::datapath(member.record.active));
     let called = &link.ifname;
     if *called != member.ifname() && dataplane.is_port(called)? {
         faults.push(Fault::Claimed(format!(
@@ -100,11 +100,6 @@ pub(crate) async fn find(
         faults.extend((lost != 0).then_some(Fault::Unfiltered(lost)));
     }
     Ok(faults)
-}
-
-/// Towards the outside or not.
-pub(crate) fn role(member: &Member) -> Role {
-    if member.is_uplink() { Role::Uplink } else { Role::Access }
 }
 
 /// What this process may not know counts as attached.

@@ -3,11 +3,14 @@
 //!
 //! It is the configuration file of the switch as it shall be, in a map of one element, pinned: there whole or not at all.
 
-use std::{fs, io};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::{pins::Pins, raw::RawMap};
+use super::{
+    pins::{Pins, gone},
+    raw::RawMap,
+};
 use crate::config::{SwitchConfig, parse, print::print};
 
 /// Notes what the switch shall be.
@@ -32,10 +35,5 @@ pub(crate) fn read(pins: &Pins) -> Result<Option<SwitchConfig>> {
 /// The switch is as it shall be, or as it was.
 pub(crate) fn remove(pins: &Pins) -> Result<()> {
     let path = pins.journal();
-    match fs::remove_file(&path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            Err(err).with_context(|| format!("remove {}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    gone(fs::remove_file(&path), &path)
 }

@@ -19,7 +19,10 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 
-use super::{pins::Pins, sys};
+use super::{
+    pins::{Pins, gone},
+    sys,
+};
 use crate::net::words;
 
 /// A place where one of the switch's programs sees a port's frames.
@@ -139,12 +142,7 @@ pub(crate) fn tcx() -> bool {
 fn remove(pin: &PathBuf) -> Result<()> {
     // A link whose interface is gone cannot be detached and need not be.
     let _gone = sys::detach_link(pin);
-    match fs::remove_file(pin) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            Err(err).with_context(|| format!("remove {}", pin.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    gone(fs::remove_file(pin), pin)
 }
 
 /// Puts the hook's pinned program in the place of the one that a slot runs, without a frame passing in between; returns

@@ -206,7 +206,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 /// Something that was to be removed: that it is not there is no error.
-fn gone(removed: io::Result<()>, path: &Path) -> Result<()> {
+pub(super) fn gone(removed: io::Result<()>, path: &Path) -> Result<()> {
     match removed {
         Err(err) if err.kind() != io::ErrorKind::NotFound => {
             Err(err).with_context(|| format!("remove {}", path.display()))

@@ -18,7 +18,7 @@ use super::{
     Dataplane,
     links::{self, Hook},
     load,
-    pins::Pins,
+    pins::{Pins, gone},
 };
 use crate::net::name_of;
 
@@ -80,7 +80,8 @@ pub(crate) fn install(dataplane: &Dataplane, ebpf: &mut Ebpf, log_packets: bool)
 
 /// Says that the programs may be mixed.
 pub(super) fn clear_mark(pins: &Pins) -> Result<()> {
-    unpin(&mark(pins))
+    let path = mark(pins);
+    gone(fs::remove_file(&path), &path)
 }
 
 /// Lets every port run the pinned programs. Returns the ports that did not.
@@ -109,13 +110,4 @@ fn ours(log_packets: bool) -> String {
 
 fn mark(pins: &Pins) -> PathBuf {
     pins.program("build")
-}
-
-fn unpin(pin: &PathBuf) -> Result<()> {
-    match fs::remove_file(pin) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            Err(err).with_context(|| format!("remove {}", pin.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

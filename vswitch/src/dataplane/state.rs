@@ -34,6 +34,11 @@ impl Member {
         self.port.flags & port_flags::UPLINK != 0
     }
 
+    /// Towards the outside or not.
+    pub(crate) fn role(&self) -> Role {
+        if self.is_uplink() { Role::Uplink } else { Role::Access }
+    }
+
     /// Whether its station's address is known without learning.
     pub(crate) fn is_known(&self) -> bool {
         self.record.first_mac != [0; 6] || self.record.flags & record_flags::CREATED_VETH != 0
