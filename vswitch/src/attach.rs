@@ -47,6 +47,7 @@ pub(crate) async fn add(
     let port = Port { flags: state::flags(config), mode: state::mode_number(config.mode), ..Port::default() };
     let added = async {
         dataplane.maps.clear_counters(slot)?;
+        dataplane.look_for(&Member { slot, record, port })?;
         dataplane.maps.set_port(slot, port)?;
         for mac in &config.mac {
             addresses::bind(dataplane, *mac, slot, 0)?;
@@ -194,6 +195,7 @@ async fn set(dataplane: &mut Dataplane, netlink: &Netlink, to: &PortConfig) -> R
     addresses::rebind(dataplane, netlink, &member, &to.mac).await?;
     let derived = member.port.flags & (port_flags::XDP | port_flags::PEER | port_flags::DOWN);
     let port = Port { flags: state::flags(to) | derived, mode: state::mode_number(to.mode), ..member.port };
+    dataplane.look_for(&Member { port, ..member.clone() })?;
     dataplane.maps.set_port(member.slot, port)?;
     dataplane.set_sources(member.slot, &to.source)?;
     dataplane.refresh_settings()?;

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use aya::maps::{Array, Map, MapData};
+use bytemuck::Pod;
+use vswitch_ebpf::abi::{Port, Settings, mode, settings_flags};
 use vswitch_tests::{
     fabric::{Fabric, Mode},
     frame::{Addr, BROADCAST, Frame, MULTICAST, UNKNOWN, link_local, to},
+    interrupt::{Ran, before_change},
     lab::{HOST, Lab, OUTSIDE, Outside},
     observe::Receipts,
     require,
@@ -13,6 +17,7 @@ use vswitch_tests::{
 };
 
 use crate::{
+    bad_input::{Bench, NEEDS},
     modes_cases::{NOMAD, PAUSE},
     modes_differences::STATIONS,
 };
@@ -136,4 +141,38 @@ fn judge(from: &str, mode: Mode, heard: &Receipts) -> (u32, bool) {
     // Its own echo is a leak, too.
     let echo = private(mode) && heard.copies(from) > 0;
     (pairs.len() as u32, echo || pairs.iter().any(|other| heard.copies(other) > 0))
+}
+
+/// An element of one of the switch's arrays.
+fn element<T: Pod, const SIZE: usize>(bench: &Bench, map: &str, index: u32) -> T {
+    let map = MapData::from_pin(bench.pins().join("maps").join(map)).unwrap();
+    let map = Array::<_, [u8; SIZE]>::try_from(Map::Array(map)).unwrap();
+    *bytemuck::from_bytes(&map.get(&index, 0).unwrap())
+}
+
+/// Who is killed in between leaves it so until the next command.
+#[test]
+fn no_port_is_in_a_mode_before_the_programs_look_for_what_it_needs() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up --uplink h1 h2");
+    for (options, needs) in [
+        ("--mode private", settings_flags::STATIONS),
+        ("--mode vepa", settings_flags::STATIONS),
+        ("--mode source --source 02:00:00:00:00:07", settings_flags::STATIONS | settings_flags::SOURCES),
+    ] {
+        let mut ran = None;
+        for nth in 1..50 {
+            bench.run("port set h2 --mode bridge");
+            ran = Some(before_change(&mut bench.command(&format!("port set h2 {options}")), nth));
+            let port: Port = element::<_, { size_of::<Port>() }>(&bench, "PORTS", 2);
+            let settings: Settings = element::<_, { size_of::<Settings>() }>(&bench, "SETTINGS", 0);
+            let looks = settings.flags & needs == needs;
+            assert!(port.mode == mode::BRIDGE || looks, "port set {options}, before change {nth}: {ran:?}");
+            if matches!(ran, Some(Ran::Ended { .. })) {
+                break;
+            }
+        }
+        assert!(matches!(ran, Some(Ran::Ended { status: 0, .. })), "{ran:?}");
+    }
 }

@@ -44,6 +44,21 @@ impl Member {
         self.record.first_mac != [0; 6] || self.record.flags & record_flags::CREATED_VETH != 0
     }
 
+    /// The [`settings_flags`] that let the programs look at what a port like this needs.
+    fn looks(&self) -> u32 {
+        let mut looks = 0;
+        if self.is_uplink() {
+            return looks;
+        }
+        if self.port.mode != mode::BRIDGE || self.is_known() {
+            looks |= settings_flags::STATIONS;
+        }
+        if self.port.mode == mode::SOURCE {
+            looks |= settings_flags::SOURCES;
+        }
+        looks
+    }
+
     /// The hooks by which the switch sees its frames while its interface is there.
     pub(crate) fn hooks(&self) -> Vec<Hook> {
         let mut hooks = vec![Hook::In];
@@ -125,6 +140,16 @@ impl Dataplane {
         }
     }
 
+    /// Lets the programs look at all that a port needs which is about to be so. Killed after it, they look in vain.
+    pub(crate) fn look_for(&mut self, member: &Member) -> Result<()> {
+        let before = self.maps.settings()?;
+        let flags = before.flags | member.looks();
+        if flags != before.flags {
+            self.maps.set_settings(Settings { flags, ..before })?;
+        }
+        Ok(())
+    }
+
     /// Brings the settings that follow from the ports up to date.
     pub(crate) fn refresh_settings(&mut self) -> Result<()> {
         let members = self.members()?;
@@ -136,17 +161,10 @@ impl Dataplane {
         };
         let mut access = members.iter().filter(|member| !member.is_uplink());
         let passthru =
-            access.clone().find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
-        let stations = access.clone().any(|member| member.port.mode != mode::BRIDGE || member.is_known());
-        let sources = access.any(|member| member.port.mode == mode::SOURCE);
+            access.find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
+        let looks = members.iter().fold(0, |looks, member| looks | member.looks());
         let slots = members.last().map_or(1, |member| member.slot + 1);
-        let mut flags = before.flags & !(settings_flags::STATIONS | settings_flags::SOURCES);
-        if stations {
-            flags |= settings_flags::STATIONS;
-        }
-        if sources {
-            flags |= settings_flags::SOURCES;
-        }
+        let flags = before.flags & !(settings_flags::STATIONS | settings_flags::SOURCES) | looks;
         let after = Settings { flags, slots, wire, passthru, ..before };
         if after != before {
             self.maps.set_settings(after)?;
