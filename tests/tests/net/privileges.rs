@@ -22,7 +22,8 @@ use vswitch_tests::{
 
 use crate::{abi::age, bad_input::TempFile};
 
-const NEEDS: &[Need] = &[Need::Tool("ping"), Need::Tool("setpriv"), Need::Tool("unshare")];
+const NEEDS: &[Need] =
+    &[Need::Tool("ethtool"), Need::Tool("ping"), Need::Tool("setpriv"), Need::Tool("unshare")];
 
 /// The longest that a controller takes to look again at what no event tells.
 const RECONCILE: Duration = Duration::from_secs(30);
@@ -175,6 +176,12 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
         assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
     }
     hosts.await_ping("b", "a");
+    // What is changed in another namespace is told at once, and not only found when everything is looked at.
+    for _ in 0..3 {
+        controller.notices(": put right", || {
+            expect_success(hosts.netns("b").command("ethtool").args(["-K", STATION_IF, "tx", "on"]), None);
+        });
+    }
     // Repair: the far end in its namespace is made ready again, and its address is known again.
     for ifname in ["h0", "h1"] {
         switch.ip(&format!("link del {ifname}"));

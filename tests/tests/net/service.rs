@@ -207,7 +207,7 @@ fn the_unit_is_sound_and_its_controller_has_little_to_lose() {
     let has = |line: &str| assert!(status.lines().any(|l| l == line), "no {line:?} in {status}");
     has("CapEff:\t0000008000001000"); // CAP_BPF and CAP_NET_ADMIN
     has("CapPrm:\t000000c000201000"); // and CAP_PERFMON and CAP_SYS_ADMIN
-    has("CapBnd:\t000000c000201000");
+    has("CapBnd:\t000000c000201800"); // and CAP_NET_BROADCAST, until it listens
     has("NoNewPrivs:\t1");
 
     // Who is in the group reads, and is told who may change.
