@@ -38,7 +38,7 @@ pub struct PortView {
     /// The datapath in use, never [`Datapath::Auto`]; none while the interface is missing.
     #[serde(serialize_with = "optional_text")]
     pub datapath: Option<Datapath>,
-    /// Addresses that the user has bound to it.
+    /// Addresses that are bound to it: by the user, and that of a far end which vswitch made.
     #[serde(serialize_with = "texts")]
     pub mac: Vec<MacAddr>,
     /// In source mode, the senders whose frames it receives.

@@ -15,5 +15,21 @@ pub(super) fn sweep(dataplane: &mut Dataplane) -> Result<Duration> {
     let now = dataplane.now();
     dataplane.maps.fdb_sweep(now)?;
     let ageing = dataplane.maps.settings()?.ageing;
-    Ok(SWEEP.min(Duration::from_secs(dataplane.seconds(ageing.into()).max(4) / 4)))
+    Ok(pause(dataplane.seconds(ageing.into())))
+}
+
+/// Between two sweeps, where entries age in so many seconds. With 0 nothing is learned.
+fn pause(ageing: u64) -> Duration {
+    if ageing == 0 { SWEEP } else { SWEEP.min(Duration::from_secs(ageing.max(4) / 4)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_is_as_frequent_as_ageing_wants() {
+        let seconds = [0, 1, 2, 20, 300].map(|ageing| pause(ageing).as_secs());
+        assert_eq!(seconds, [10, 1, 1, 5, 10]);
+    }
 }

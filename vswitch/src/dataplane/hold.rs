@@ -59,7 +59,7 @@ impl Hold {
     }
 
     /// Takes hold of what was pinned since the last look, and tells what is not as it was. One look at three
-    /// directories, and a system call for each link: that is what it costs each second.
+    /// directories, and a system call for each link: that is what it costs each half second.
     pub(crate) fn look(&mut self) -> Seen {
         let maps = self.maps.look(|_| true);
         let programs = self.programs.look(|name| load::PROGRAMS.contains(&name));

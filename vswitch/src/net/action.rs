@@ -80,7 +80,14 @@ impl Action {
             Self::PeerTxCsumOff => target.set_peer(Feature::TxCsum, !apply),
             Self::PeerTxVlanOff => target.set_peer(Feature::TxVlan, !apply),
         }
-        .with_context(|| format!(r#"make "{}" ready"#, link.ifname))
+        .with_context(|| {
+            let ifname = &link.ifname;
+            if apply {
+                format!(r#"make "{ifname}" ready"#)
+            } else {
+                format!(r#"put "{ifname}" back as it was"#)
+            }
+        })
     }
 }
 
