@@ -7,18 +7,23 @@ pub const VARIABLE: &str = "VSWITCH_FULL";
 
 /// The short form's amount or the full form's.
 pub fn amount<T>(short: T, full: T) -> T {
-    if env::var_os(VARIABLE).is_some_and(|value| value == "1") { full } else { short }
+    if is_full() { full } else { short }
 }
 
-/// As often as the environment says (`VSWITCH_ROUNDS`), or as usual.
-pub fn rounds(usual: u64) -> u64 {
-    number("VSWITCH_ROUNDS", usual)
+/// Whether this is the full form.
+pub fn is_full() -> bool {
+    env::var_os(VARIABLE).is_some_and(|value| value == "1")
 }
 
-/// A number of the environment's.
+/// How often something is done: as the environment says (`VSWITCH_ROUNDS`), or the form.
+pub fn rounds(short: u64, full: u64) -> u64 {
+    number("VSWITCH_ROUNDS", short, full)
+}
+
+/// A number of the environment's, or the form's.
 ///
 /// # Panics
 /// If it is none.
-pub fn number(variable: &str, or: u64) -> u64 {
-    env::var(variable).map_or(or, |text| text.parse().expect("a number"))
+pub fn number(variable: &str, short: u64, full: u64) -> u64 {
+    env::var(variable).map_or_else(|_| amount(short, full), |text| text.parse().expect("a number"))
 }

@@ -36,10 +36,10 @@ impl Stopwatch {
         self.start.elapsed()
     }
 
-    /// That of it in which no process of the machine waited for a CPU; nothing where the kernel does not tell.
+    /// That of it in which no process of the machine waited for a CPU; all of it where the kernel does not tell.
     pub fn alone(&self) -> Duration {
         let elapsed = self.elapsed();
-        let waited = stalled().zip(self.stalled).map_or(elapsed, |(now, before)| now - before);
+        let waited = stalled().zip(self.stalled).map_or(Duration::ZERO, |(now, before)| now - before);
         elapsed.saturating_sub(waited)
     }
 }

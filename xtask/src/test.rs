@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Run one level only: 1 host (no privileges, no BPF toolchain), 2 kernel, 3 namespaces
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     level: Option<u8>,
-    /// Run the campaigns at full length (minutes each): 10,000,000 frames, 256 MiB on each path
+    /// Run every campaign at full length, minutes each: 10,000,000 frames, 256 MiB on each path, a kill at every step
     #[arg(long)]
     full: bool,
     /// Run only the tests whose name contains this; after `--`, options for the test binaries

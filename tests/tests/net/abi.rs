@@ -301,7 +301,7 @@ fn going_over_to_another_abi_costs_no_frame() {
         hosts.await_ping(from, to);
     }
     let load = load(&hosts);
-    let rounds = campaign::rounds(4);
+    let rounds = campaign::rounds(4, 50);
     let received = |hosts: &Hosts<Vswitch>| -> Vec<u64> {
         let rows = hosts.json("stats");
         rows.as_array().unwrap().iter().map(|row| row["rx"]["packets"].as_u64().unwrap()).collect()
@@ -328,7 +328,7 @@ fn going_over_to_another_abi_costs_no_frame() {
         assert!(last.iter().zip(&now).all(|(last, now)| now >= last), "{last:?} and then {now:?}");
         last = now;
     }
-    let frames = campaign::number("VSWITCH_FRAMES", 0);
+    let frames = campaign::number("VSWITCH_FRAMES", 0, 1_000_000);
     until("as many frames", Duration::from_secs(600), || load.sent() >= frames);
     let tally = load.finish();
     println!("{tally:?} in {rounds} rounds");

@@ -1,7 +1,7 @@
 //! Is a single frame lost, doubled or led astray when the controller dies or another build takes the switch over?
 //!
-//! `VSWITCH_FRAMES=10000000` sends as many, and `VSWITCH_ROUNDS=100` kills the controller so often and upgrades half as
-//! often: minutes. Without them there are few of both.
+//! The full form sends 10,000,000 frames while the controller is killed 100 times, and as many while 50 upgrades are made:
+//! minutes. `VSWITCH_FRAMES` and `VSWITCH_ROUNDS` override both forms.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,6 +34,7 @@ const STATIONS: [&str; 4] = ["a", "b", "c", OUTSIDE];
 const FLOWS: [(usize, usize); 7] = [(0, 1), (1, 2), (2, 1), (2, 3), (3, 0), (0, 3), (1, 0)];
 
 const ROUNDS: u64 = 8;
+const FULL_ROUNDS: u64 = 100;
 
 fn hosts() -> Hosts<Vswitch> {
     let switch = Vswitch::new().datapath("b", "xdp").datapath("c", "xdp");
@@ -146,7 +147,7 @@ fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
     let first = counters(hosts);
     let mut last = first.clone();
     let load = load(hosts);
-    let frames = campaign::number("VSWITCH_FRAMES", 0);
+    let frames = campaign::number("VSWITCH_FRAMES", 0, 10_000_000);
     for number in 0..rounds {
         round(number);
         // Programs go by a work queue.
@@ -179,7 +180,7 @@ fn under_load(hosts: &Hosts<Vswitch>, rounds: u64, mut round: impl FnMut(u64)) {
 fn a_controller_that_is_killed_again_and_again_costs_no_frame() {
     require!(NAMESPACES);
     let hosts = hosts();
-    under_load(&hosts, campaign::rounds(ROUNDS), |number| {
+    under_load(&hosts, campaign::rounds(ROUNDS, FULL_ROUNDS), |number| {
         let mut controller = Controller::spawn(&hosts.lab.switch, &hosts.switch.name, "");
         if number % 4 != 0 {
             controller.await_line("controller is running");
@@ -200,7 +201,7 @@ fn an_upgrade_costs_no_frame() {
     let other = OtherBuild::new();
     let entries = |hosts: &Hosts<Vswitch>| hosts.json("fdb show").as_array().expect("rows").len();
     let known = entries(&hosts);
-    under_load(&hosts, campaign::rounds(ROUNDS).div_ceil(2), |_| {
+    under_load(&hosts, campaign::rounds(ROUNDS, FULL_ROUNDS).div_ceil(2), |_| {
         let before = links(&pins);
         let upgrade =
             || other.command(&hosts.lab.switch, &hosts.switch.name, "upgrade").output().expect("start it");

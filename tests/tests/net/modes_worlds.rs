@@ -49,8 +49,8 @@ impl Worlds {
     }
 
     /// Rounds of frames, each with other modes.
-    pub(crate) fn rounds(&mut self, seed: u64, usual: u64) {
-        let rounds = campaign::rounds(usual);
+    pub(crate) fn rounds(&mut self, seed: u64, short: u64) {
+        let rounds = campaign::rounds(short, 10 * short);
         let (mut random, mut sent, started) = (Random(seed), 0, Instant::now());
         let stations = self.stations();
         for round in 0..rounds {

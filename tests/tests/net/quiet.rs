@@ -11,6 +11,7 @@ use std::{
 };
 
 use vswitch_tests::{
+    campaign,
     controller::{AT_ONCE, Controller},
     hosts::{Hosts, Killed, signal, until},
     lab::{HOST, Lab, Outside},
@@ -22,8 +23,9 @@ use vswitch_tests::{
 
 use crate::hostile::hosts;
 
-/// Looks at everything; `VSWITCH_RECONCILES=1000` for the campaign.
-const ROUNDS: usize = 100;
+/// Looks at everything; `VSWITCH_RECONCILES` overrides both.
+const ROUNDS: u64 = 100;
+const FULL_ROUNDS: u64 = 1000;
 
 /// What may be asked of bpf(2) and netlink.
 const LOOKS: [&str; 12] = [
@@ -49,7 +51,7 @@ const ASKS: [&str; 4] = ["SIOCETHTOOL", "SIOCGIFNAME", "NS_GET_NSTYPE", "FIONBIO
 fn reconciling_without_a_change_attaches_and_updates_nothing() {
     require!(NAMESPACES);
     require!(&[Need::Tool("strace"), Need::Tool("ethtool"), Need::Tool("bpftool")]);
-    let rounds = env::var("VSWITCH_RECONCILES").map_or(ROUNDS, |text| text.parse().unwrap());
+    let rounds = campaign::number("VSWITCH_RECONCILES", ROUNDS, FULL_ROUNDS) as usize;
     let (hosts, controller) = hosts();
     // Its first look at everything is over.
     thread::sleep(Duration::from_secs(1));
