@@ -19,7 +19,7 @@ use vswitch_tests::{
 };
 
 use crate::{
-    abi::{BPFTOOL, Shape, age, reshape},
+    abi_shapes::{BPFTOOL, Shape, age, reshape},
     bad_input::{Bench, NEEDS, TempFile, same},
 };
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken lab must stop the test")]
 
 mod abi;
+mod abi_shapes;
 mod ageing;
 mod bad_input;
 mod bad_input_addresses;

@@ -20,7 +20,7 @@ use vswitch_tests::{
     vswitch::{self, Vswitch},
 };
 
-use crate::{abi::age, bad_input::TempFile};
+use crate::{abi_shapes::age, bad_input::TempFile};
 
 const NEEDS: &[Need] =
     &[Need::Tool("ethtool"), Need::Tool("ping"), Need::Tool("setpriv"), Need::Tool("unshare")];
