@@ -1,193 +1,25 @@
 //! Is every step of every command one at which it may be killed? The controller that is started next completes or undoes
 //! what was begun, and nothing is left of it.
 //!
-//! `VSWITCH_SWEEP=all` stops at each change that a command makes, one after another: minutes. Without it, some.
+//! The full form, or `VSWITCH_SWEEP=all`, stops at each change that a command makes, one after another: minutes. Otherwise at some.
 
-use std::{env, fmt, fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
-use aya::programs::{
-    ProgramInfo,
-    links::{FdLink, PinnedLink},
-};
+use serde_json::Value;
+use vswitch_ebpf::{abi::FdbKey, fdb::Set, frame::MacAddr};
 use vswitch_tests::{
     controller::Controller,
     hosts::until,
     interrupt::{Ran, before_change},
-    patience::{Stopwatch, patience},
     require,
-    topo::Netns,
+    require::kernel_has_tcx,
 };
 
 use crate::{
-    abi_shapes::{BPFTOOL, Shape, age, reshape},
-    bad_input::{Bench, NEEDS, TempFile, same},
+    abi_shapes::{BPFTOOL, Shape, age, array, reshape, sets, to_v1},
+    bad_input::{NEEDS, TempFile},
+    interrupted_sweep::{Site, Wanted, down, sweep, sweep_prepared},
 };
-
-/// From the restart until all is as it was or shall be, not counting the time in which others want the CPUs too.
-const WITHIN: Duration = Duration::from_secs(2);
-
-/// How long it may take on a machine that compiles something at the same time.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How many steps of a command are tried where not all are.
-const SOME: usize = 6;
-
-/// A machine, and a namespace where far ends go.
-struct Site {
-    bench: Bench,
-    there: Netns,
-}
-
-impl Site {
-    fn new() -> Self {
-        let site = Self { bench: Bench::new(), there: Netns::new("there") };
-        // A change that is undone must not turn out to be one of the kernel's own, later.
-        for number in 1..=5 {
-            site.bench.machine.ip(&format!("link set h{number} up"));
-        }
-        site
-    }
-
-    fn run(&self, args: &[String]) {
-        args.iter().for_each(|args| drop(self.bench.run(args)));
-    }
-
-    /// All that a command might have changed. What is made anew has other numbers.
-    fn picture(&self) -> String {
-        let mut picture = String::new();
-        for line in self.bench.state().lines() {
-            let words = line.split_whitespace().collect::<Vec<_>>();
-            let line = match *words.as_slice() {
-                _ if line.starts_with("/run/") => continue,
-                // What the switch had is not told of one that is gone.
-                _ if line.starts_with("vswitch: ") => "no switch".to_owned(),
-                [.., "program", _] => words[..words.len() - 1].join(" "),
-                [name, _, _, ref rest @ ..] if line.contains(" promiscuity ") => {
-                    format!("{name} {}", rest.join(" "))
-                }
-                _ => line.to_owned(),
-            };
-            picture += &line;
-            picture.push('\n');
-        }
-        // Half made, or another version's.
-        for version in fs::read_dir("/sys/fs/bpf/vswitch").into_iter().flatten().flatten() {
-            for entry in fs::read_dir(version.path()).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name.starts_with(&self.bench.name) && entry.path() != self.bench.pins() {
-                    picture += &format!("{} is left\n", entry.path().display());
-                }
-            }
-        }
-        for pin in fs::read_dir(self.bench.pins().join("links")).into_iter().flatten().flatten() {
-            let name = pin.file_name().to_string_lossy().into_owned();
-            let (_, hook) = name.split_once('-').expect("slot and hook");
-            let program =
-                ProgramInfo::from_pin(self.bench.pins().join("programs").join(format!("vswitch_{hook}")));
-            let link = FdLink::from(PinnedLink::from_pin(pin.path()).expect("a link"));
-            let same = program.expect("a program").id() == link.info().expect("a link's info").program_id();
-            picture += &format!("{name} runs the pinned program: {same}\n");
-        }
-        picture + &format!("far end: {}\n", self.there.find_ifindex("eth0").is_some())
-    }
-}
-
-/// What was seen of one command.
-#[derive(Default)]
-struct Seen {
-    steps: usize,
-    undone: usize,
-    completed: usize,
-    longest: Duration,
-}
-
-impl fmt::Display for Seen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { steps, undone, completed, longest } = self;
-        write!(
-            f,
-            "{steps} steps tried, {undone} undone, {completed} completed, at most {longest:?} after the restart"
-        )
-    }
-}
-
-/// Kills `command`, sent to a switch that `before` has made, before each of its changes.
-fn sweep(site: &Site, before: &[&str], command: &str) {
-    sweep_prepared(site, before, |_| (), command);
-}
-
-/// As [`sweep`], of a switch to which more was done than commands do.
-fn sweep_prepared(site: &Site, before: &[&str], prepare: impl Fn(&Site), command: &str) {
-    let owned = |args: &str| args.replace("THERE", site.there.name());
-    let (before, command) = (before.iter().map(|args| owned(args)).collect::<Vec<_>>(), owned(command));
-    let nothing = site.picture();
-    site.run(&before);
-    prepare(site);
-    let from = site.picture();
-    let total = match before_change(&mut site.bench.command(&command), usize::MAX) {
-        Ran::Ended { changes, status: 0, .. } => changes,
-        other @ (Ran::Killed(_) | Ran::Ended { .. }) => panic!("vswitch {command}: {other:?}"),
-    };
-    let (to, _) = (site.picture(), down(site));
-    let all = env::var("VSWITCH_SWEEP").is_ok_and(|value| value == "all");
-    let stride = if all { 1 } else { total.div_ceil(SOME).max(1) };
-    // How all was after that, and how long that took.
-    let step = |nth: usize| {
-        site.run(&before);
-        prepare(site);
-        let killed = match before_change(&mut site.bench.command(&command), nth) {
-            Ran::Killed(change) => change,
-            Ran::Ended { .. } => {
-                down(site);
-                return None;
-            }
-        };
-        let what = format!("vswitch {command}, killed before change {nth} of {total} ({killed}),");
-        let restarted = Stopwatch::start();
-        let controller = Controller::spawn(&site.bench.machine, &site.bench.name, "");
-        until("the controller is at work or has nothing to control", PATIENCE, || {
-            !controller.lines().is_empty()
-        });
-        let (after, at) = loop {
-            let (at, alone) = (restarted.elapsed(), restarted.alone());
-            // Every pin is in it: of what is neither, none is left.
-            let picture = site.picture();
-            if picture == from || picture == to {
-                assert!(
-                    alone <= patience(WITHIN),
-                    "{what} all is well only after {at:?}, {alone:?} of it alone"
-                );
-                break (picture, at);
-            }
-            if at > patience(PATIENCE) {
-                eprintln!("{:#?}", controller.lines());
-                same(&to, &picture, &what);
-            }
-        };
-        drop(controller);
-        down(site);
-        same(&nothing, &site.picture(), &what);
-        Some((after, at))
-    };
-    let mut seen = Seen::default();
-    // From another step on each time, so that many runs try many.
-    let first = if all { 1 } else { 1 + std::process::id() as usize % stride };
-    for nth in (first..=total).step_by(stride) {
-        // Not every run makes as many changes: what is learned meanwhile is one more entry.
-        let Some((after, at)) = step(nth) else { continue };
-        seen.longest = seen.longest.max(at);
-        seen.steps += 1;
-        *(if after == to { &mut seen.completed } else { &mut seen.undone }) += 1;
-    }
-    println!("vswitch {command}: {total} changes; {seen}");
-    assert!(seen.steps > 0);
-}
-
-/// Takes the switch away, if there is one.
-fn down(site: &Site) {
-    let _none = site.bench.command("down").output();
-    let _none = fs::remove_dir_all(Path::new("/run/vswitch").join(&site.bench.name));
-}
 
 const UP: &str = "up --uplink h1 h2 h3";
 const ADD_VETH: &str = "port add w0 --netns THERE --mac 02:00:00:00:09:01";
@@ -195,30 +27,40 @@ const ADD_VETH: &str = "port add w0 --netns THERE --mac 02:00:00:00:09:01";
 #[test]
 fn up_is_undone() {
     require!(NEEDS);
-    sweep(&Site::new(), &[], UP);
+    sweep(&Site::new(), &[], UP, Wanted::Undone);
 }
 
 #[test]
 fn down_is_completed() {
     require!(NEEDS);
-    sweep(&Site::new(), &[UP, ADD_VETH, "port add h4 --datapath xdp", "port add t0 --tap"], "down");
+    sweep(
+        &Site::new(),
+        &[UP, ADD_VETH, "port add h4 --datapath xdp", "port add t0 --tap"],
+        "down",
+        Wanted::Completed,
+    );
 }
 
 #[test]
 fn port_add_is_completed() {
     require!(NEEDS);
     let site = Site::new();
-    sweep(&site, &[UP], ADD_VETH);
-    sweep(&site, &[UP], "port add t0 --tap");
-    sweep(&site, &[UP], "port add h4 --datapath xdp --isolated on");
+    sweep(&site, &[UP], ADD_VETH, Wanted::Completed);
+    sweep(&site, &[UP], "port add t0 --tap", Wanted::Completed);
+    sweep(&site, &[UP], "port add h4 --datapath xdp --isolated on", Wanted::Completed);
 }
 
 #[test]
 fn port_del_is_completed() {
     require!(NEEDS);
     let site = Site::new();
-    sweep(&site, &[UP, ADD_VETH], "port del w0");
-    sweep(&site, &[UP, "port add h4 --datapath xdp", "fdb add 02:00:00:00:09:02 h4 --static"], "port del h4");
+    sweep(&site, &[UP, ADD_VETH], "port del w0", Wanted::Completed);
+    sweep(
+        &site,
+        &[UP, "port add h4 --datapath xdp", "fdb add 02:00:00:00:09:02 h4 --static"],
+        "port del h4",
+        Wanted::Completed,
+    );
 }
 
 #[test]
@@ -226,20 +68,41 @@ fn port_set_is_completed() {
     require!(NEEDS);
     let site = Site::new();
     let known = "port set h2 --mac 02:00:00:00:09:03 --learning off --flood off";
-    sweep(&site, &["up --uplink h1 h2"], known);
-    sweep(&site, &["up --uplink h1 h2", known], "port set h2 --mac 02:00:00:00:09:04 --mode vepa");
+    sweep(&site, &["up --uplink h1 h2"], known, Wanted::Completed);
+    sweep(
+        &site,
+        &["up --uplink h1 h2", known],
+        "port set h2 --mac 02:00:00:00:09:04 --mode vepa",
+        Wanted::Completed,
+    );
     sweep(
         &site,
         &[UP],
         "port set h3 --mode source --source 02:00:00:00:09:05 --source 02:00:00:00:09:06 --nodst on",
+        Wanted::Completed,
     );
 }
 
 #[test]
-fn apply_is_completed() {
+fn port_source_is_completed() {
     require!(NEEDS);
     let site = Site::new();
-    let file = TempFile::new(&format!(
+    let source = "port set h3 --mode source --source 02:00:00:00:09:05";
+    let several = "port source add h3 02:00:00:00:09:06 02:00:00:00:09:0a 02:00:00:00:09:0b";
+    sweep(&site, &[UP, source], several, Wanted::Completed);
+    sweep(&site, &[UP, source, several], "port source flush h3", Wanted::Completed);
+}
+
+#[test]
+fn a_passthru_port_is_completed() {
+    require!(NEEDS);
+    let passthru = "port add w0 --netns THERE --mode passthru --mac 02:00:00:00:09:0d";
+    sweep(&Site::new(), &["up --uplink h1"], passthru, Wanted::Completed);
+}
+
+/// A configuration file; far ends go to the site's other namespace.
+fn file(site: &Site) -> TempFile {
+    TempFile::new(&format!(
         r#"
 [switch]
 ageing = 77
@@ -266,8 +129,49 @@ mac = "02:00:00:00:09:08"
 port = "h4"
 "#,
         site.there.name()
-    ));
-    sweep(&site, &[UP, "fdb add 02:00:00:00:09:08 h2 --static"], &format!("apply {}", file.path()));
+    ))
+}
+
+#[test]
+fn apply_is_completed_and_a_switch_that_it_makes_is_undone() {
+    require!(NEEDS);
+    let site = Site::new();
+    let file = file(&site);
+    sweep(
+        &site,
+        &[UP, "fdb add 02:00:00:00:09:08 h2 --static"],
+        &format!("apply {}", file.path()),
+        Wanted::Completed,
+    );
+    sweep(&site, &[], &format!("apply {}", file.path()), Wanted::Undone);
+}
+
+/// As `apply`: the controller that is started next has no file.
+#[test]
+fn run_with_a_file_is_completed_and_a_switch_that_it_makes_is_undone() {
+    require!(NEEDS);
+    let site = Site::new();
+    let file = file(&site);
+    sweep(&site, &[UP], &format!("run {}", file.path()), Wanted::Completed);
+    sweep(&site, &[], &format!("run {}", file.path()), Wanted::Undone);
+}
+
+/// The controller itself is killed, at each step of its repairs.
+#[test]
+fn a_repair_is_completed() {
+    require!(NEEDS);
+    let site = Site::new();
+    let before =
+        [UP, "port add h4 --datapath xdp", "port set h2 --mac 02:00:00:00:09:0c --learning off --flood off"];
+    let damage = |site: &Site| {
+        let pins = site.bench.pins();
+        // Nobody else holds them: they are detached.
+        for pin in ["links/4-xdp", "links/2-in"].into_iter().take(if kernel_has_tcx() { 2 } else { 1 }) {
+            fs::remove_file(pins.join(pin)).unwrap();
+        }
+        site.bench.machine.ip("link set h1 promisc off");
+    };
+    sweep_prepared(&site, &before, damage, "run", Wanted::Done);
 }
 
 /// Makes the switch one that runs another build's programs.
@@ -277,22 +181,79 @@ fn estrange(site: &Site) {
     symlink("another", &mark).unwrap();
 }
 
+/// What makes a switch that is then another build's.
+const OLD: [&str; 3] = [UP, "port add h4 --datapath xdp", "fdb add 02:00:00:00:09:09 h4 --static"];
+
 #[test]
 fn upgrade_is_completed() {
     require!(NEEDS);
     require!(BPFTOOL);
+    sweep_prepared(&Site::new(), &OLD, estrange, "upgrade", Wanted::Done);
+}
+
+#[test]
+fn upgrade_of_another_abi_is_completed() {
+    require!(NEEDS);
+    require!(BPFTOOL);
     let site = Site::new();
-    let before = [UP, "port add h4 --datapath xdp", "fdb add 02:00:00:00:09:09 h4 --static"];
-    sweep_prepared(&site, &before, estrange, "upgrade");
-    // Of another ABI, with the same maps, and with others.
-    sweep_prepared(&site, &before, |site| drop(age(&site.bench.name)), "upgrade");
+    // Of another ABI, with the same maps, with ABI 1's, and with others.
+    sweep_prepared(&site, &OLD, |site| drop(age(&site.bench.name)), "upgrade", Wanted::Done);
+    let v1 = |site: &Site| drop(to_v1(&site.bench.machine, &site.bench.name));
+    sweep_prepared(&site, &OLD, v1, "upgrade", Wanted::Done);
     let other = |site: &Site| {
         let older = age(&site.bench.name);
         for (map, kind, value, entries) in [("FDB", "array", 64, 16_384), ("COUNTERS", "array", 256, 1024)] {
             reshape(&site.bench.machine, &older, Shape { map, kind, value, entries });
         }
     };
-    sweep_prepared(&site, &before, other, "upgrade");
+    sweep_prepared(&site, &OLD, other, "upgrade", Wanted::Done);
+}
+
+/// `fdb` writes words of a table that it has in its memory, by no system call that could be counted. This is what a death leaves
+/// there: a key without an entry, and a count that is another.
+#[test]
+fn an_fdb_that_is_half_written_is_mended() {
+    require!(NEEDS);
+    let site = Site::new();
+    let bench = &site.bench;
+    bench.run("up h1 h2 --fdb-max 8");
+    let root = bench.pins();
+    let mac = |last: u8| MacAddr([2, 0, 0, 0, 9, last]);
+    let mut used = array::<u64, 1>(&root, "FDB_USED");
+    let leave = |last: u8| {
+        let (shape, mut sets) = sets(&root);
+        let word = FdbKey { mac: mac(last), vlan: 0 }.word();
+        let [place, _] = shape.places(word);
+        let set = sets.get_mut(&place).unwrap();
+        let way = set.first_free().unwrap();
+        set.ways[way].key = word;
+        let mut table = array::<Set, { size_of::<Set>() / 8 }>(&root, "FDB");
+        table.set(place, bytemuck::cast::<_, [u64; size_of::<Set>() / 8]>(*set), 0).unwrap();
+    };
+    // The same command again gives the key its entry.
+    leave(1);
+    bench.run("fdb add 02:00:00:00:09:01 h2 --static");
+    let rows = |args: &str| {
+        let rows: Value = serde_json::from_slice(&bench.run(args).stdout).unwrap();
+        rows.as_array().unwrap().clone()
+    };
+    let [row] = rows("-j fdb get 02:00:00:00:09:01").try_into().expect("one entry");
+    assert_eq!((&row["ifname"], &row["type"]), (&"h2".into(), &"static".into()));
+    // And another one is not kept from entering, neither by a key that is nobody's nor by the count.
+    leave(2);
+    used.set(0, [8], 0).unwrap();
+    bench.run("fdb add 02:00:00:00:09:03 h2 --static");
+    let (_, after) = sets(&root);
+    let keys = after.values().flat_map(|set| set.ways).filter(|way| way.key != 0);
+    let keys: Vec<_> = keys.map(|way| FdbKey::from_word(way.key).mac).collect();
+    assert!(keys.contains(&mac(1)) && keys.contains(&mac(3)) && !keys.contains(&mac(2)), "{keys:?}");
+    assert_eq!(used.get(&0, 0).unwrap(), [keys.len() as u64]);
+    // `flush` that was killed has left some: the next one takes them.
+    bench.run("fdb add 02:00:00:00:09:04 h2");
+    leave(5);
+    bench.run("fdb flush");
+    assert!(rows("-j fdb show").iter().all(|row| row["type"] != "learned"));
+    down(&site);
 }
 
 /// Nobody types another command, and the controller is at work all the time.

@@ -30,6 +30,7 @@ mod hostile;
 mod hostile_clsact;
 mod hostile_settings;
 mod interrupted;
+mod interrupted_sweep;
 mod json;
 mod json_change;
 mod lifecycle;
