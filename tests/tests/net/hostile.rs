@@ -139,8 +139,8 @@ fn removed_pins_cost_no_frame_and_are_put_back() {
 
 /// Directories and pins, with their modes.
 fn listed(pins: &Path) -> Vec<String> {
-    let find = Command::new("find").arg(pins).args(["-printf", "%P %M %g\n"]).output().expect("start find");
-    let mut lines: Vec<_> = String::from_utf8(find.stdout).unwrap().lines().map(str::to_owned).collect();
+    let find = expect_success(Command::new("find").arg(pins).args(["-printf", "%P %M %g\n"]), None);
+    let mut lines: Vec<_> = find.lines().map(str::to_owned).collect();
     lines.sort();
     lines
 }
@@ -161,21 +161,17 @@ fn an_unmounted_bpffs_costs_no_frame_and_is_mounted_again() {
         command
     };
     expect_success(&mut vswitch("up h0 h1"), None);
-    let mut controller = vswitch("run");
-    controller.stderr(Stdio::piped());
-    let controller = Killed(controller.spawn().expect("start vswitch run"));
+    let controller = Controller::of(vswitch("run"));
+    controller.await_line("controller is running");
     for (station, address) in [("a", "10.9.0.10/24"), ("b", "10.9.0.11/24")] {
         hosts.netns(station).ip(&format!("address add {address} dev eth0"));
     }
     hosts.await_ping("a", "b");
-    thread::sleep(Duration::from_millis(500));
     let ping = hosts.start_ping("a", &hosts.address("b"), "-i 0.005 -c 6000 -W 1");
-    expect_success(mounts.command("--").args(["umount", "/sys/fs/bpf"]), None);
-    let start = Instant::now();
-    until("the switch is there again", Duration::from_secs(3), || {
-        vswitch("port show").output().unwrap().status.success()
+    let took = controller.notices("maps/PORTS: was removed: put back", || {
+        expect_success(mounts.command("--").args(["umount", "/sys/fs/bpf"]), None);
     });
-    println!("bpffs unmounted: whole again after {:?}", start.elapsed());
+    println!("bpffs unmounted: put back after {took:?}");
     let shown = vswitch("-j show").output().unwrap().stdout;
     let shown: Value = serde_json::from_slice(&shown).unwrap();
     assert_eq!(shown[0]["ports"]["forwarding"], 2, "{shown}");
