@@ -1,6 +1,7 @@
 //! What does a switch cost that does not forward anything just now: time to make it, to list it, memory, a controller?
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read as _,
     mem,
@@ -11,17 +12,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::MapData;
-use vswitch_ebpf::abi::ABI_VERSION;
+use aya::{
+    maps::MapData,
+    programs::{SchedClassifier, TcAttachType},
+};
+use vswitch_ebpf::abi::{ABI_VERSION, INTERFACES_MAX, PROBES};
 use vswitch_tests::{
     controller::Controller,
-    frame::{BROADCAST, ETHERTYPE, Mac},
+    frame::{BROADCAST, ETHERTYPE, Mac, colons, to},
+    hosts::until,
+    patience::patience,
     require,
-    require::NAMESPACES,
+    require::{NAMESPACES, kernel_has_tcx},
     topo::{End, Netns, veth},
     vswitch::{self, unique_name},
     wire::{Ear, Station},
 };
+
+use crate::strangers;
 
 /// As many as a switch has room for by default.
 const ADDRESSES: u32 = 65_536;
@@ -32,6 +40,9 @@ const ATTEMPTS: u32 = 5;
 const UP: Duration = Duration::from_secs(1);
 const SHOW: Duration = Duration::from_millis(150);
 const FDB_BYTES: u64 = 8 << 20;
+/// With so many ports.
+const PORTS: u16 = 300;
+const PORT_ADD: Duration = Duration::from_millis(100);
 /// A controller with nothing to do.
 const IDLE: Duration = Duration::from_secs(2);
 const CONTROLLER_KIB: u64 = 12 << 10;
@@ -93,6 +104,31 @@ impl Drop for Room {
     }
 }
 
+/// The port in a slot, where they were all added in this order.
+fn near(slot: u16) -> String {
+    format!("n{slot}")
+}
+
+fn station(slot: u16) -> Mac {
+    let [high, low] = slot.to_be_bytes();
+    [0x02, 0xc2, 0, 0, high, low]
+}
+
+/// A namespace with as many interfaces, and one with their far ends. Three each have indices that are the same to the switch's
+/// look-up, as those of a machine on which interfaces come and go may be.
+fn cabled() -> (Netns, Netns) {
+    let (switch, stations) = (Netns::new("switch"), Netns::new("stations"));
+    let alike = |slot: u16| 100_000 + u32::from(slot / 3) * PROBES + u32::from(slot % 3) * INTERFACES_MAX;
+    switch.ip_all((1..=PORTS).flat_map(|slot| {
+        let (near, index, mac, netns) = (near(slot), alike(slot), colons(station(slot)), stations.name());
+        let pair =
+            format!("link add {near} index {index} type veth peer name f{slot} address {mac} netns {netns}");
+        [pair, format!("link set {near} up")]
+    }));
+    stations.ip_all((1..=PORTS).map(|slot| format!("link set f{slot} up")));
+    (switch, stations)
+}
+
 /// Waits until it ends well; the CPU time that it took.
 fn ended(child: Child) -> Duration {
     let mut status = 0;
@@ -131,6 +167,69 @@ fn a_switch_with_two_ports_is_up_at_once() {
     }
     println!("up with two ports: {best:?} of CPU time, {waited:?} by the clock");
     assert!(best <= UP, "{best:?}");
+}
+
+#[test]
+fn with_many_ports_one_more_is_added_at_once_and_all_are_reached() {
+    require!(NAMESPACES);
+    let (switch, stations) = cabled();
+    let ear = |slot| {
+        Station::new(&near(slot), &stations, &format!("f{slot}"), station(slot), Ear::Stack(ETHERTYPE))
+    };
+    let [sender, others @ ..] = [2, 1, PORTS - 256, 256, PORTS].map(ear);
+    others.iter().chain([&sender]).for_each(|ear| ear.await_carrier(&ear.name.replace('n', "f")));
+    let before = switch.ip("-d -o link");
+    let room = Room { switch, stations, name: unique_name() };
+    let all = (1..PORTS).map(near).collect::<Vec<_>>().join(" ");
+    let (_, up) = room.cost(&format!("up {all}"));
+    let mut best = Duration::MAX;
+    for attempt in 1..=ATTEMPTS {
+        best = best.min(room.cost(&format!("port add {}", near(PORTS))).1);
+        if attempt < ATTEMPTS {
+            vswitch::run(&room.switch, &room.name, &format!("port del {}", near(PORTS)));
+        }
+    }
+    println!("up with {} ports: {up:?} of CPU time; port add of one more: {best:?}", PORTS - 1);
+    assert!(best <= patience(PORT_ADD), "{best:?}");
+
+    // Who hears it: by slots, the first, the last, and those that are one another's where a slot is taken for a byte.
+    let hears = |what: &str, expected: &[u16]| {
+        let mut heard = BTreeMap::new();
+        until(what, Duration::from_secs(5), || {
+            for ear in &others {
+                let frames = strangers::heard(ear).len();
+                *heard.entry(ear.mac).or_insert(0) += frames;
+            }
+            expected.iter().all(|slot| heard[&station(*slot)] > 0)
+        });
+        let expected = |ear: &Station| usize::from(expected.iter().any(|slot| station(*slot) == ear.mac));
+        let expected: BTreeMap<_, _> = others.iter().map(|ear| (ear.mac, expected(ear))).collect();
+        assert_eq!(heard, expected, "{what}");
+    };
+    sender.send(&to(BROADCAST).bytes(BROADCAST, sender.mac, 1));
+    hears("a broadcast", &[1, PORTS - 256, 256, PORTS]);
+    for speaks in &others {
+        speaks.send(&to(sender.mac).bytes(sender.mac, speaks.mac, 2));
+    }
+    until("all are heard", Duration::from_secs(5), || {
+        vswitch::json(&room.switch, &room.name, "fdb show").as_array().unwrap().len() > others.len()
+    });
+    for slot in [PORTS, 256, PORTS - 256, 1] {
+        sender.send(&to(station(slot)).bytes(station(slot), sender.mac, 3));
+        hears(&format!("what is for slot {slot}"), &[slot]);
+    }
+
+    vswitch::run(&room.switch, &room.name, "down");
+    assert!(!vswitch::pins(&room.name).exists());
+    assert_eq!(room.switch.ip("-d -o link"), before);
+    if kernel_has_tcx() {
+        room.switch.run(|| {
+            for slot in 1..=PORTS {
+                let query = SchedClassifier::query_tcx(&near(slot), TcAttachType::Ingress);
+                assert!(query.is_ok_and(|(_, programs)| programs.is_empty()), "{}", near(slot));
+            }
+        });
+    }
 }
 
 #[test]
