@@ -12,7 +12,7 @@ use vswitch_tests::{
 };
 
 use crate::{
-    abi::age,
+    abi_shapes::age,
     bad_input::{Bench, NEEDS},
 };
 
