@@ -141,8 +141,10 @@ fn an_upgrade_that_is_refused_leaves_the_controller_alone() {
     let bench = Bench::new();
     bench.run("up h1 h2");
     let controller = Controller::start(&bench.machine, &bench.name, "");
-    // As if a newer build had made the switch, and this were its controller.
+    // As if a newer build had made the switch, and this were its controller. It is stopped without the switch's lock.
+    let locked = lock(&bench);
     controller.signal(libc::SIGSTOP);
+    drop(locked);
     let newer = Path::new("/sys/fs/bpf/vswitch").join(format!("v{}", ABI_VERSION + 1));
     fs::create_dir_all(&newer).unwrap();
     fs::rename(bench.pins(), newer.join(&bench.name)).unwrap();
