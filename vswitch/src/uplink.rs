@@ -15,6 +15,7 @@ use crate::{
         pins::Pins,
         state::{self, EntryKind, Member, entry_kind},
     },
+    interface,
     net::{Action, Link, Netlink, Target, Undo},
 };
 
@@ -34,7 +35,7 @@ pub(crate) async fn make_way(dataplane: &mut Dataplane, netlink: &Netlink) -> Re
 async fn receive(dataplane: &mut Dataplane, netlink: &Netlink, promiscuous: bool) -> Result<()> {
     let members = dataplane.members()?;
     for uplink in members.iter().filter(|member| member.is_uplink() && member.is_present()) {
-        let there = netlink.find_index(uplink.record.ifindex).await?;
+        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
         if let Some(link) = &there {
             if !promiscuous {
                 filter(dataplane, netlink, link).await?;
@@ -53,7 +54,8 @@ async fn receive(dataplane: &mut Dataplane, netlink: &Netlink, promiscuous: bool
 pub(crate) async fn restore(dataplane: &mut Dataplane, netlink: &Netlink) -> Result<()> {
     refresh(dataplane, netlink).await?;
     for uplink in dataplane.members()?.iter().filter(|member| member.is_uplink() && member.is_present()) {
-        let Some(link) = netlink.find_index(uplink.record.ifindex).await? else { continue };
+        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
+        let Some(link) = there else { continue };
         for mac in lost_filters(dataplane, netlink, &link).await? {
             netlink.fdb_self_add(&link, &mac.0).await?;
         }
@@ -73,8 +75,9 @@ pub(crate) async fn release(
 /// Takes the filters for the addresses off the uplinks: they are about to leave the FDB.
 pub(crate) async fn forget(dataplane: &mut Dataplane, netlink: &Netlink, macs: &[MacAddr]) -> Result<()> {
     for uplink in dataplane.members()?.iter().filter(|member| member.is_uplink() && member.is_present()) {
-        if let Some(link) = netlink.find_index(uplink.record.ifindex).await? {
-            unfilter(dataplane, netlink, Some(&link), |mac| macs.contains(&mac)).await?;
+        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
+        if there.is_some() {
+            unfilter(dataplane, netlink, there.as_ref(), |mac| macs.contains(&mac)).await?;
         }
     }
     Ok(())
@@ -110,13 +113,13 @@ pub(crate) async fn salvage(
     let fdb = maps::open_fdb(pins).ok();
     let ours = match &fdb {
         Some(entries) => filters(entries),
-        None => stations(netlink, records).await?,
+        None => stations(pins, netlink, records).await?,
     };
     if ours.is_empty() {
         return Ok(None);
     }
-    for (_, record) in records {
-        let Some(link) = netlink.find_index(record.ifindex).await? else { continue };
+    for (slot, record) in records {
+        let Some(link) = interface::of(pins, netlink, *slot, record).await? else { continue };
         for mac in netlink.fdb_self_list(&link).await?.iter().filter(|mac| ours.contains(&MacAddr(**mac))) {
             netlink.fdb_self_del(&link, mac).await?;
         }
@@ -126,13 +129,13 @@ pub(crate) async fn salvage(
 }
 
 /// The stations' addresses by the ports' records: the first that the user gave, or that of the far end.
-async fn stations(netlink: &Netlink, records: &[(u16, PortRecord)]) -> Result<Vec<MacAddr>> {
+async fn stations(pins: &Pins, netlink: &Netlink, records: &[(u16, PortRecord)]) -> Result<Vec<MacAddr>> {
     let mut macs = Vec::new();
-    for (_, record) in records {
+    for (slot, record) in records {
         if record.first_mac != [0; 6] {
             macs.push(MacAddr(record.first_mac));
         } else if record.flags & record_flags::CREATED_VETH != 0
-            && let Some(link) = netlink.find_index(record.ifindex).await?
+            && let Some(link) = interface::of(pins, netlink, *slot, record).await?
             && let Some(mac) =
                 Target::of(netlink, link, Some(&state::text(&record.netns))).await?.peer_mac()?
         {

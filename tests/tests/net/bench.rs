@@ -125,7 +125,11 @@ fn an_interrupted_bench_leaves_nothing() {
     require!(NAMESPACES);
     for number in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
         let mut command = Command::new(binary());
-        command.args(["bench", "--scenario", "nic"]).stdout(Stdio::null()).stderr(Stdio::null());
+        // Long enough for a loaded machine to interrupt it in time.
+        command
+            .args(["bench", "--scenario", "nic", "--runs", "200"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut child = command.spawn().expect("start vswitch");
         until("a switch is up", CLEAN, || made_by(child.id()).len() > 6);
         thread::sleep(Duration::from_millis(50));
