@@ -125,6 +125,9 @@ fn an_interrupted_bench_leaves_nothing() {
     require!(NAMESPACES);
     for number in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
         let mut command = Command::new(binary());
+        // What runs in the background of a script ignores SIGINT, and so would all that it starts.
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
         // Long enough for a loaded machine to interrupt it in time.
         command
             .args(["bench", "--scenario", "nic", "--runs", "200"])
