@@ -60,7 +60,7 @@ const LEFT_OUT: [LeftOut; 10] = [
         "checksums::contents_and_checksums_are_right_on_every_path_with_any_offloads",
         "no socket sends a UDP super-frame by an interface without checksum offload before Linux 6.11",
     ),
-    on_one(Kernel::V6_1, "lifecycle_ports::a_port_that_takes_a_missing_ports_name_is_attached_once", RENAMES),
+    on_one(Kernel::V6_1, "lifecycle_ports::a_port_that_takes_a_missing_ports_name_keeps_its_own", RENAMES),
     on_one(Kernel::V6_1, "lifecycle_ports::a_renamed_interface_stays_a_port", RENAMES),
     on_one(Kernel::V6_12, "hostile_clsact::", "there are no clsact filters of ours from Linux 6.6 on"),
 ];
