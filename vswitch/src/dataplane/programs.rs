@@ -20,7 +20,7 @@ use super::{
     load,
     pins::{Pins, gone},
 };
-use crate::net::name_of;
+use crate::net::Ethtool;
 
 /// Whether the switch runs this build's programs, all of them: those that tell of every frame, or the silent ones.
 pub(crate) fn are_current(pins: &Pins, log_packets: bool) -> bool {
@@ -86,11 +86,14 @@ pub(super) fn clear_mark(pins: &Pins) -> Result<()> {
 
 /// Lets every port run the pinned programs. Returns the ports that did not.
 pub(super) fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
-    let mut changed = Vec::new();
+    let (names, mut changed) = (Ethtool::open()?, Vec::new());
     for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
         let mut any = false;
         // What it is called now: nobody may have followed a change.
-        let called = dataplane.maps.is_there(member.slot)?.then(|| name_of(member.port.ifindex)).flatten();
+        let called = match dataplane.maps.is_there(member.slot)? {
+            true => names.name_of(member.port.ifindex).ok(),
+            false => None,
+        };
         for hook in [Hook::In, Hook::Out, Hook::Xdp] {
             let ifname = called.as_deref().filter(|_| hook != Hook::Out || member.is_uplink());
             any |= links::follow(&dataplane.pins, member.slot, ifname, hook)?;

@@ -23,7 +23,6 @@ pub(crate) use errno::words;
 pub use ethtool::{Ethtool, Feature, Features};
 pub use links::{Link, LinkKind, Mac, Master, Peer, XdpMode, XdpProgram, mac_text};
 pub use netlink::Netlink;
-pub(crate) use netlink::name_of;
 pub use netns::Netns;
 pub use ready::{Facts, PeerFacts, Readiness, Refusal, readiness};
 pub use watch::{LinkEvent, Watch};

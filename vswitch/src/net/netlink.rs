@@ -14,7 +14,6 @@ use rtnetlink::{
 };
 
 use super::{Ethtool, Link, Netns, Refused, check_name};
-use crate::dataplane::state::text;
 
 /// The kernel answers at once; only a message that the parser cannot read leaves a request open.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -162,14 +161,6 @@ impl Netlink {
         let timed_out = |_elapsed| Refused::new(what, libc::ETIMEDOUT);
         Ok(tokio::time::timeout(PATIENCE, gather).await.map_err(timed_out)??)
     }
-}
-
-/// What an interface of the calling thread's namespace is called now, for who cannot wait for netlink.
-pub(crate) fn name_of(ifindex: u32) -> Option<String> {
-    let mut name = [0u8; libc::IF_NAMESIZE];
-    // SAFETY: the name that is written has IF_NAMESIZE bytes at most, with its terminating zero.
-    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };
-    (!found.is_null()).then(|| text(&name))
 }
 
 fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
