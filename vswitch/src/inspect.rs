@@ -104,10 +104,14 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
     let netlink = Netlink::open()?;
     let links = netlink.list().await?;
     let members = dataplane.members()?;
+    // After the links: what is there now was there when they were listed.
+    let links =
+        members.iter().map(|member| link_of(dataplane, member, &links)).collect::<Result<Vec<_>>>()?;
     let faults = all_faults(dataplane, &netlink, &members, &links).await;
     let config = dataplane.config()?;
     let bound = dataplane.maps.fdb.all()?;
-    let views = members.iter().zip(config.ports).zip(faults).map(|((member, port), faults)| {
+    let ports = members.iter().zip(links).zip(config.ports).zip(faults);
+    let views = ports.map(|(((member, link), port), faults)| {
         let PortConfig {
             ifname,
             role,
@@ -123,7 +127,6 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             mut mac,
             ..
         } = port;
-        let link = link_of(member, &links);
         let derived = bound
             .iter()
             .filter(|(_, entry)| entry.slot() == member.slot && entry_kind(*entry) == EntryKind::Derived);
@@ -160,8 +163,10 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
     Ok(views.collect())
 }
 
-fn link_of<'a>(member: &Member, links: &'a [Link]) -> Option<&'a Link> {
-    links.iter().find(|link| member.is_present() && link.ifindex == member.port.ifindex)
+/// The port's interface: what only has its index is a stranger.
+fn link_of<'a>(dataplane: &Dataplane, member: &Member, links: &'a [Link]) -> Result<Option<&'a Link>> {
+    let there = member.is_present() && dataplane.maps.is_there(member.slot)?;
+    Ok(links.iter().find(|link| there && link.ifindex == member.port.ifindex))
 }
 
 /// The faults of each port, in words. One that cannot be looked at is one, too.
@@ -169,12 +174,12 @@ async fn all_faults(
     dataplane: &Dataplane,
     netlink: &Netlink,
     members: &[Member],
-    links: &[Link],
+    links: &[Option<&Link>],
 ) -> Vec<Vec<String>> {
     let promiscuous = uplink::promiscuous(members);
     let mut all = Vec::new();
-    for member in members {
-        let found = match link_of(member, links) {
+    for (member, link) in members.iter().zip(links) {
+        let found = match link {
             Some(link) => faults::find(dataplane, netlink, member, link, promiscuous, &mut None).await,
             None => Ok(Vec::new()),
         };

@@ -33,14 +33,18 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let (machine, far) = (Netns::new("machine"), Netns::new("far"));
-        for number in 1..=5 {
-            let (here, there) = (format!("h{number}"), format!("p{number}"));
-            veth(
-                End { netns: &machine, ifname: &here, mac: Self::mac(number) },
-                End { netns: &far, ifname: &there, mac: [2, 0, 0, 0, 1, number] },
-            );
-        }
-        Self { machine, far, name: vswitch::unique_name() }
+        let bench = Self { machine, far, name: vswitch::unique_name() };
+        (1..=5).for_each(|number| bench.plug(number));
+        bench
+    }
+
+    /// Makes `h<number>`, and its far end `p<number>`.
+    pub(crate) fn plug(&self, number: u8) {
+        let (here, there) = (format!("h{number}"), format!("p{number}"));
+        veth(
+            End { netns: &self.machine, ifname: &here, mac: Self::mac(number) },
+            End { netns: &self.far, ifname: &there, mac: [2, 0, 0, 0, 1, number] },
+        );
     }
 
     /// With a switch that has an uplink and two access ports, one of them with an address.

@@ -174,6 +174,21 @@ fn a_repair_is_completed() {
     sweep_prepared(&site, &before, damage, "run", Wanted::Done);
 }
 
+/// It is killed while it makes ports of interfaces that are back. What it has changed on one by then is undone in the end.
+#[test]
+fn a_return_is_completed() {
+    require!(NEEDS);
+    let site = Site::new();
+    let replace = |site: &Site| {
+        for number in [1, 4] {
+            site.bench.machine.ip(&format!("link del h{number}"));
+            site.bench.plug(number);
+            site.bench.machine.ip(&format!("link set h{number} up"));
+        }
+    };
+    sweep_prepared(&site, &[UP, "port add h4 --datapath xdp"], replace, "run", Wanted::Done);
+}
+
 /// Makes the switch one that runs another build's programs.
 fn estrange(site: &Site) {
     let mark = site.bench.pins().join("programs/build");

@@ -65,7 +65,7 @@ impl Site {
         vswitch
     }
 
-    /// All that a command might have changed. What is made anew has other numbers.
+    /// All that a command might have changed. What is made anew has other numbers, and another place in lists.
     fn picture(&self) -> String {
         let mut picture = String::new();
         for line in self.bench.state().lines() {
@@ -104,7 +104,10 @@ impl Site {
         // Whose programs they are is a link's target.
         let build = fs::read_link(self.bench.pins().join("programs/build"));
         picture += &format!("build: {:?}\n", build.ok());
-        picture + &format!("far end: {}\n", self.there.find_ifindex("eth0").is_some())
+        picture += &format!("far end: {}\n", self.there.find_ifindex("eth0").is_some());
+        let mut lines: Vec<_> = picture.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
     }
 }
 

@@ -133,6 +133,11 @@ impl Controller<'_> {
 
     /// The port's interface is gone, or is half attached: the port remains, without interface.
     async fn part(&mut self, member: &Member, moved: bool) -> Result<()> {
+        if self.dataplane.maps.is_there(member.slot)? {
+            eprintln!(r#""{}": was attached by half"#, member.ifname());
+            attach::detach(&mut self.dataplane, &self.netlink, member).await?;
+            return Ok(());
+        }
         eprintln!(r#""{}": the interface is gone"#, member.ifname());
         // What was changed on it went with it. Its far end is still there, and as it was made, if it has moved.
         let kept = if moved { Undo(member.record.undo).of_far_end() } else { Undo::default() };

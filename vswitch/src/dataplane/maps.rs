@@ -57,7 +57,7 @@ pub(crate) struct Maps {
     bases: Option<Array<MapData, Wire<Counters>>>,
     // Not as aya's: to open one it tries out what the kernel can do, by twenty system calls.
     devmap: Option<MapData>,
-    present: Option<MapData>,
+    present: MapData,
     pub(crate) records: Array<MapData, Wire<PortRecord>>,
     pub(crate) identity: Array<MapData, Wire<Identity>>,
 }
@@ -145,7 +145,7 @@ impl Maps {
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             devmap: open_private("DEVMAP")?,
-            present: open_private(PRESENT)?,
+            present: open(pins, PRESENT, access)?,
             records: Array::try_from(Map::Array(open(pins, "RECORDS", access)?))?,
             identity,
         })
@@ -246,28 +246,32 @@ impl Maps {
 
     /// Lets XDP deliver to an interface.
     pub(crate) fn set_devmap(&mut self, slot: u16, ifindex: u32) -> Result<()> {
-        set_device(self.devmap.as_ref(), slot, ifindex).context("let XDP deliver to a port")
+        set_device(self.devmap()?, slot, ifindex).context("let XDP deliver to a port")
     }
 
     /// Stops XDP from delivering to a slot.
     pub(crate) fn clear_devmap(&mut self, slot: u16) -> Result<()> {
-        clear_device(self.devmap.as_ref(), slot).context("stop XDP from delivering to a port")
+        clear_device(self.devmap()?, slot).context("stop XDP from delivering to a port")
+    }
+
+    fn devmap(&self) -> Result<&MapData> {
+        self.devmap.as_ref().context("the switch is open for reading only")
     }
 
     /// Lets tc deliver to an interface, for as long as it is there.
     pub(crate) fn set_present(&mut self, slot: u16, ifindex: u32) -> Result<()> {
-        set_device(self.present.as_ref(), slot, ifindex).context("let tc deliver to a port")
+        set_device(&self.present, slot, ifindex).context("let tc deliver to a port")
     }
 
     /// Whether a port's interface is the one that was attached. The kernel takes it out of the map when it goes; its index, and
     /// with that what the record says, may be a stranger's by now.
     pub(crate) fn is_there(&self, slot: u16) -> Result<bool> {
-        has_device(self.present.as_ref(), slot).context("ask whether a port's interface is there")
+        has_device(&self.present, slot).context("ask whether a port's interface is there")
     }
 
     /// Stops tc from delivering to a slot.
     pub(crate) fn clear_present(&mut self, slot: u16) -> Result<()> {
-        clear_device(self.present.as_ref(), slot).context("stop tc from delivering to a port")
+        clear_device(&self.present, slot).context("stop tc from delivering to a port")
     }
 
     /// Adds or replaces an entry of the FDB. Aged ones make room for it.
@@ -340,18 +344,15 @@ impl Maps {
     }
 }
 
-fn has_device(map: Option<&MapData>, slot: u16) -> Result<bool> {
-    let Some(map) = map else { bail!("the switch is open for reading only") };
+fn has_device(map: &MapData, slot: u16) -> Result<bool> {
     Ok(sys::get::<u32, Device>(map.fd(), &u32::from(slot))?.is_some())
 }
 
-fn set_device(map: Option<&MapData>, slot: u16, ifindex: u32) -> Result<()> {
-    let Some(map) = map else { bail!("the switch is open for reading only") };
+fn set_device(map: &MapData, slot: u16, ifindex: u32) -> Result<()> {
     Ok(sys::update(map.fd(), &u32::from(slot), &Device { ifindex, program: 0 })?)
 }
 
-fn clear_device(map: Option<&MapData>, slot: u16) -> Result<()> {
-    let Some(map) = map else { bail!("the switch is open for reading only") };
+fn clear_device(map: &MapData, slot: u16) -> Result<()> {
     Ok(sys::delete(map.fd(), &u32::from(slot))?)
 }
 
@@ -381,7 +382,7 @@ pub(crate) fn open_records(pins: &Pins) -> Result<Vec<(u16, PortRecord)>> {
 /// [`Maps::is_there`], of a switch whose other maps may be gone. Where this one is gone too, the record is believed.
 pub(crate) fn is_there(pins: &Pins, slot: u16) -> Result<bool> {
     let Ok(present) = open(pins, PRESENT, Access::Write) else { return Ok(true) };
-    has_device(Some(&present), slot).context("ask whether a port's interface is there")
+    has_device(&present, slot).context("ask whether a port's interface is there")
 }
 
 /// The FDB alone, of a switch whose other maps may be gone.

@@ -27,8 +27,18 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub(super) const GROUP: &str = "vswitch";
 
 /// Maps that [`GROUP`] may read; the others are for root alone.
-const READABLE: [&str; 9] =
-    ["BASES", "COUNTERS", "FDB", "IDENTITY", "INTERFACES", "PORTS", "RECORDS", "SETTINGS", "SOURCES"];
+const READABLE: [&str; 10] = [
+    "BASES",
+    "COUNTERS",
+    "FDB",
+    "IDENTITY",
+    "INTERFACES",
+    "PORTS",
+    "PRESENT",
+    "RECORDS",
+    "SETTINGS",
+    "SOURCES",
+];
 
 /// The pins of one switch.
 #[derive(Clone, Debug)]
