@@ -10,7 +10,7 @@ use aya::{
 };
 use vswitch_ebpf::fdb::Shape;
 
-use super::{clock::Clock, maps, pins::Pins, programs};
+use super::{clock::Clock, pins::Pins, programs, spec};
 use crate::{net::words, privileges::with_reserve};
 
 /// The dataplane, as `cargo xtask build` compiled it; empty in a host-only build.
@@ -32,7 +32,7 @@ const SCRUBBING_PEER: KernelVersion = KernelVersion::new(6, 15, 0);
 /// tells how its clock goes.
 pub(super) fn load_new(pins: &Pins, fdb: Shape, pinned: &[&str]) -> Result<Clock> {
     let mut ebpf = load(pins, fdb, pinned, false)?;
-    for name in maps::names().filter(|name| !pinned.contains(name)) {
+    for name in spec::names().filter(|name| !pinned.contains(name)) {
         let map = ebpf.map(name).ok_or_else(|| anyhow!("map {name}: not in the BPF object"))?;
         map.pin(pins.map(name)).with_context(|| format!("pin map {name}"))?;
         pins.protect_map(name)?;
@@ -53,7 +53,7 @@ pub(super) fn object_hash() -> u64 {
 
 /// Loads the object's programs for the maps of a switch that is up.
 pub(super) fn load_again(pins: &Pins, fdb: Shape, log_packets: bool) -> Result<aya::Ebpf> {
-    let all: Vec<_> = maps::names().collect();
+    let all: Vec<_> = spec::names().collect();
     load(pins, fdb, &all, log_packets)
 }
 

@@ -1,21 +1,19 @@
-//! The switch's maps as typed handles, opened once; and the check that a pinned map is the one that this build means.
+//! The switch's maps as typed handles, opened once.
 
 use std::{io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
-use bytemuck::{Pod, Zeroable};
-use vswitch_ebpf::{
-    abi::{
-        Counters, FdbEntry, FdbKey, HOST_SLOT, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port,
-        PortRecord, SOURCES_MAX, Settings, SourceKey, Stamp,
-    },
-    fdb::Set,
+use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray};
+use bytemuck::{Pod, Zeroable as _};
+use vswitch_ebpf::abi::{
+    Counters, FdbEntry, FdbKey, HOST_SLOT, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
+    SOURCES_MAX, Settings, SourceKey, Stamp,
 };
 
 use super::{
     fdb::{self, Fdb, Full},
     pins::Pins,
+    spec::{Access, BASES, Device, PRESENT, open},
     sys,
 };
 
@@ -27,24 +25,6 @@ pub(crate) struct Wire<T>(pub(crate) T);
 // SAFETY: bytemuck's `Pod` promises what aya's asks for: any bytes are a value, there is no padding, and it is `Copy`
 // and `'static`; `Wire` has the same layout.
 unsafe impl<T: Pod> aya::Pod for Wire<T> {}
-
-/// How the switch's maps are opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// To change the switch.
-    Write,
-    /// To look: the pins' modes decide who may.
-    Read,
-}
-
-/// struct bpf_devmap_val: element of a device map.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Device {
-    ifindex: u32,
-    /// One to run on what is sent there: none.
-    program: u32,
-}
 
 /// All maps of a switch.
 pub(crate) struct Maps {
@@ -60,64 +40,6 @@ pub(crate) struct Maps {
     present: MapData,
     pub(crate) records: Array<MapData, Wire<PortRecord>>,
     pub(crate) identity: Array<MapData, Wire<Identity>>,
-}
-
-/// What a map of this build is.
-pub(super) struct Spec {
-    pub(super) name: &'static str,
-    kind: MapType,
-    /// Bytes of a key.
-    key: u32,
-    /// Bytes of a value.
-    value: u32,
-    /// 0: the user's choice.
-    entries: u32,
-    flags: u32,
-    /// The first ABI version whose map of that name is this one, in layout and meaning. 0: all.
-    pub(super) since: u32,
-}
-
-const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
-    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags: 0, since: 0 }
-}
-
-/// An array that userspace maps into its memory.
-const fn shared<V>(name: &'static str, entries: u32) -> Spec {
-    Spec { flags: BPF_F_MMAPABLE, ..spec::<u32, V>(name, MapType::Array, entries) }
-}
-
-const BPF_F_MMAPABLE: u32 = 1 << 10;
-
-const SPECS: [Spec; 11] = [
-    spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
-    spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
-    spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
-    shared::<Set>("FDB", 0),
-    Spec { since: 2, ..shared::<u64>("FDB_USED", 1) },
-    spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
-    spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
-    spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
-    Spec { since: 2, ..spec::<u32, Device>(PRESENT, MapType::DevMap, MAX_PORTS) },
-    spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS),
-    spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
-];
-
-/// The ports' interfaces, which the kernel takes out when they go.
-pub(super) const PRESENT: &str = "PRESENT";
-
-/// A map that is there in a switch whose counters had another layout once: what they had come to, by slot.
-pub(super) const BASES: &str = "BASES";
-
-const BASES_SPEC: Spec = spec::<u32, Counters>(BASES, MapType::Array, MAX_PORTS);
-
-/// All maps of a switch.
-pub(super) fn specs() -> impl Iterator<Item = &'static Spec> {
-    SPECS.iter()
-}
-
-/// The names of all maps, as in the object.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    SPECS.iter().map(|spec| spec.name)
 }
 
 impl Maps {
@@ -397,54 +319,4 @@ fn used_records(map: &Array<MapData, Wire<PortRecord>>) -> Result<Vec<(u16, Port
     let mut all = all.context("read the ports' records")?;
     all.retain(|(slot, record)| *slot != u32::from(HOST_SLOT) && record.ifname[0] != 0);
     Ok(all.into_iter().map(|(slot, record)| (slot as u16, record)).collect())
-}
-
-/// Opens one pinned map after comparing it with its spec: aya takes sizes on trust, and a larger value than expected
-/// would be copied over the end of a buffer.
-fn open(pins: &Pins, name: &'static str, access: Access) -> Result<MapData> {
-    let path = pins.map(name);
-    // Asked first, and not told from the error: the kernel's ENOENT comes through aya in more than one form.
-    if path.try_exists().is_ok_and(|exists| !exists) {
-        bail!("its map {name} is missing");
-    }
-    let opened = match access {
-        Access::Write => MapData::from_pin(&path).map_err(anyhow::Error::from),
-        Access::Read => {
-            sys::open_read_only(&path).map_err(anyhow::Error::from).and_then(|fd| Ok(MapData::from_fd(fd)?))
-        }
-    };
-    let data = opened.with_context(|| format!("its map {name} cannot be opened"))?;
-    let info = data.info().with_context(|| format!("its map {name} cannot be looked at"))?;
-    let Some(spec) = SPECS.iter().chain([&BASES_SPEC]).find(|spec| spec.name == name) else {
-        bail!("map {name}: not one of this build's");
-    };
-    if let Err(difference) = check(spec, &info) {
-        bail!("its map {name} is not this build's ({difference})");
-    }
-    Ok(data)
-}
-
-/// What a map is that is not the one that this build means.
-pub(super) fn check(spec: &Spec, info: &MapInfo) -> Result<(), String> {
-    /// The kernel adds it to the flags of a device map.
-    const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-    let kind = info.map_type().ok();
-    if kind != Some(spec.kind) {
-        return Err(format!("its type is {kind:?} and not {:?}", spec.kind));
-    }
-    for (what, is, should) in [
-        ("key", info.key_size(), spec.key),
-        ("value", info.value_size(), spec.value),
-        (
-            "number of entries",
-            info.max_entries(),
-            if spec.entries == 0 { info.max_entries() } else { spec.entries },
-        ),
-        ("set of flags", info.map_flags() & !BPF_F_RDONLY_PROG, spec.flags),
-    ] {
-        if is != should {
-            return Err(format!("its {what} is {is} and not {should}"));
-        }
-    }
-    Ok(())
 }

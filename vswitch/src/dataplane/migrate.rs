@@ -18,10 +18,11 @@ use super::{
     fdb,
     links::{self, Hook},
     lives_here, load,
-    maps::{self, Access, BASES, Maps, PRESENT, Spec},
+    maps::{self, Maps},
     pins::Pins,
     programs,
     raw::RawMap,
+    spec::{self, Access, BASES, PRESENT, Spec},
     sys,
 };
 
@@ -91,7 +92,7 @@ pub(crate) fn forget(name: &str) -> Result<()> {
 /// Which maps there are, and which of them are this build's as they are.
 fn survey(old: &Pins, from: u32) -> Result<Vec<Move>> {
     let mut moves = Vec::new();
-    for spec in maps::specs() {
+    for spec in spec::specs() {
         let path = old.map(spec.name);
         if !path.try_exists()? {
             if spec.since > from {
@@ -102,7 +103,7 @@ fn survey(old: &Pins, from: u32) -> Result<Vec<Move>> {
         let map = RawMap::open(&path)?;
         // The FDB is carried entry by entry: where each is follows from what else the old build knew.
         let is_fdb = spec.name.starts_with("FDB");
-        let shared = from >= spec.since && !is_fdb && maps::check(spec, &map.info).is_ok();
+        let shared = from >= spec.since && !is_fdb && spec::check(spec, &map.info).is_ok();
         moves.push(Move { spec, old: map, shared });
     }
     Ok(moves)

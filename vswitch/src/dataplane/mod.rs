@@ -1,5 +1,6 @@
 //! The kernel's side of a switch: making it, opening it, taking it away.
 
+mod bpffs;
 mod clock;
 mod fdb;
 pub(crate) mod hold;
@@ -11,6 +12,7 @@ pub(crate) mod migrate;
 pub mod pins;
 pub(crate) mod programs;
 mod raw;
+mod spec;
 pub(crate) mod state;
 mod sys;
 
@@ -24,9 +26,9 @@ use vswitch_ebpf::{
 
 use clock::Clock;
 use links::Hook;
-pub use maps::Access;
 use maps::Maps;
 use pins::Pins;
+pub use spec::Access;
 
 use crate::{failure::in_words, net::Netns};
 

@@ -164,7 +164,7 @@ pub(super) fn update<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: &V) -> io::
         flags: 0,
     };
     // SAFETY: `attr` is laid out as the kernel's for this command; key and value live and have the map's sizes, which
-    // `maps::check` has compared. The kernel only reads them.
+    // `spec::check` has compared. The kernel only reads them.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
 }
 
@@ -179,7 +179,7 @@ pub(super) fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<
         flags: 0,
     };
     // SAFETY: `attr` is laid out as the kernel's for this command; key and value live and have the map's sizes, which
-    // `maps::check` has compared. The kernel writes the value alone, of which any bytes are one.
+    // `spec::check` has compared. The kernel writes the value alone, of which any bytes are one.
     match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
         Ok(_) => Ok(Some(value)),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -197,7 +197,7 @@ pub(super) fn delete<K: Pod>(map: impl AsFd, key: &K) -> io::Result<()> {
         flags: 0,
     };
     // SAFETY: `attr` is laid out as the kernel's for this command; the key lives and has the map's key size, which
-    // `maps::check` has compared.
+    // `spec::check` has compared.
     match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
         Ok(_) | Err(_) => Ok(()),
@@ -228,7 +228,7 @@ pub(super) fn entries<K: Pod, V: Pod>(map: impl AsFd, max_entries: u32) -> io::R
             flags: 0,
         };
         // SAFETY: `attr` is laid out as the kernel's for this command; the vectors have room for `count` elements of
-        // the map's sizes, which `maps::check` has compared, and the cursor of a hash map or an array is 32 bits.
+        // the map's sizes, which `spec::check` has compared, and the cursor of a hash map or an array is 32 bits.
         let done = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
         let end = match done {
             Ok(_) => false,
