@@ -16,7 +16,10 @@ use vswitch_tests::{
     require, vswitch,
 };
 
-use crate::bad_input::{Bench, NEEDS};
+use crate::{
+    abi_shapes::{rename, root},
+    bad_input::{Bench, NEEDS},
+};
 
 /// Longer than a round waits for the lock.
 const LOCKED: Duration = Duration::from_secs(12);
@@ -145,12 +148,11 @@ fn an_upgrade_that_is_refused_leaves_the_controller_alone() {
     let locked = lock(&bench);
     controller.signal(libc::SIGSTOP);
     drop(locked);
-    let newer = Path::new("/sys/fs/bpf/vswitch").join(format!("v{}", ABI_VERSION + 1));
-    fs::create_dir_all(&newer).unwrap();
-    fs::rename(bench.pins(), newer.join(&bench.name)).unwrap();
+    let newer = root(ABI_VERSION + 1, &bench.name);
+    rename(&bench.pins(), &newer);
     let refused = bench.command("upgrade").output().unwrap();
-    fs::rename(newer.join(&bench.name), bench.pins()).unwrap();
-    let _others = fs::remove_dir(&newer);
+    rename(&newer, &bench.pins());
+    let _others = fs::remove_dir(newer.parent().unwrap());
     controller.signal(libc::SIGCONT);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("was made by a newer build"));
