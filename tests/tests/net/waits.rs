@@ -21,8 +21,8 @@ use crate::{
     bad_input::{Bench, NEEDS},
 };
 
-/// Longer than a round waits for the lock.
-const LOCKED: Duration = Duration::from_secs(12);
+/// Longer than a sweep and a round wait for the lock, one after the other.
+const LOCKED: Duration = Duration::from_secs(22);
 
 /// The right to change the switch, as a command has it.
 fn lock(bench: &Bench) -> File {
