@@ -31,7 +31,8 @@ const NAMESPACES_IN_ALL: u64 = 60;
 const NAMESPACES_IN_FULL: u64 = 500;
 /// Of those at a time.
 const AT_A_TIME: usize = 12;
-/// One comes and one goes.
+/// One comes or one goes: 20 a second. Of both, a switch does 13 a second with nothing else to do: an add and a del take
+/// 80 ms, most of it grace periods of the kernel's (a program is attached, is taken off, an interface is deleted).
 const PERIOD: Duration = Duration::from_millis(50);
 /// What 99 of 100 `port add` take at most, on a machine that does nothing else.
 const PORT_ADD: Duration = Duration::from_millis(50);
@@ -66,19 +67,18 @@ impl Guest {
         heard.len()
     }
 
-    /// Goes, in one of the ways in which ports go.
-    fn go(self, hosts: &Hosts<Vswitch>, number: usize) -> (usize, Option<Stranger>) {
+    /// Leaves, in one of the ways in which guests do. Its port is there until it is deleted.
+    fn leave(self, hosts: &Hosts<Vswitch>, number: usize) -> Leaving {
         let heard = self.check();
-        let Self { netns, port, .. } = self;
+        let Self { netns, port, ear, .. } = self;
         let switch = &hosts.lab.switch;
-        let mut stranger = None;
         match number % 4 {
-            // As it should be.
-            0 => {}
+            // As it should.
+            0 => Leaving { port, heard, rest: Some((ear, netns)), stranger: None },
             // Its namespace is deleted, and its interface with it.
             1 => {
-                drop(self.ear);
-                drop(netns);
+                drop((ear, netns));
+                Leaving { port, heard, rest: None, stranger: None }
             }
             // The interface is deleted, or moves to another namespace, and a stranger is given its index before
             // anybody has noticed.
@@ -86,11 +86,28 @@ impl Guest {
                 let (index, away) = (switch.ifindex(&port), Netns::new("away"));
                 let move_it = format!("link set {port} netns {}", away.name());
                 switch.ip(&if way == 2 { format!("link del {port}") } else { move_it });
-                stranger = Some(Stranger::new(switch, index));
+                let stranger = Some(Stranger::new(switch, index));
+                Leaving { port, heard, rest: Some((ear, netns)), stranger }
             }
         }
-        hosts.vswitch(&format!("port del {port}"));
-        (heard, stranger)
+    }
+}
+
+/// What remains of a guest until its port is deleted.
+struct Leaving {
+    port: String,
+    heard: usize,
+    rest: Option<(Station, Netns)>,
+    stranger: Option<Stranger>,
+}
+
+/// Begins one thing each [`PERIOD`]; one that took longer is made up for.
+struct Pace(Instant);
+
+impl Pace {
+    fn wait(&mut self) {
+        thread::sleep(self.0.saturating_duration_since(Instant::now()));
+        self.0 += PERIOD;
     }
 }
 
@@ -111,18 +128,23 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let (mut guests, mut strangers) = (BTreeMap::new(), Vec::new());
             let first = Instant::now();
-            for number in 0..all + AT_A_TIME {
-                let start = Instant::now();
+            let (mut pace, mut leaving) = (Pace(first), None);
+            for number in 0..=all + AT_A_TIME {
                 newest.store(number, Ordering::Relaxed);
                 if number < all {
+                    pace.wait();
                     guests.insert(number, Guest::new(&hosts, number, &mut took));
                 }
-                if let Some(guest) = number.checked_sub(AT_A_TIME).and_then(|first| guests.remove(&first)) {
-                    let (heard, stranger) = guest.go(&hosts, number);
-                    to_guests += heard;
-                    strangers.extend(stranger);
-                }
-                thread::sleep(PERIOD.saturating_sub(start.elapsed()));
+                let next = number.checked_sub(AT_A_TIME).and_then(|first| guests.remove(&first));
+                let hosts = &hosts;
+                let next = next.map(|guest| scope.spawn(move || guest.leave(hosts, number)));
+                let Some(left) = std::mem::replace(&mut leaving, next) else { continue };
+                pace.wait();
+                let Leaving { port, heard, rest, stranger } = left.join().unwrap();
+                hosts.vswitch(&format!("port del {port}"));
+                scope.spawn(move || drop(rest));
+                to_guests += heard;
+                strangers.extend(stranger);
             }
             lasted = first.elapsed();
             for stranger in &strangers {
@@ -138,9 +160,9 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
     finish_ping(ping).assert_all("pings between two that stay");
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
-    let rate = (all + AT_A_TIME) as f64 / lasted.as_secs_f64();
+    let rate = (2 * all) as f64 / lasted.as_secs_f64();
     println!(
-        "{all} ports came and went, {rate:.1} a second, {} strangers: {} frames sent, {to_guests} received by whom they were for; \
+        "{all} ports came and {all} went, {rate:.1} a second, {} strangers: {} frames sent, {to_guests} received by whom they were for; \
          port add: median {:?}, p99 {:?}, longest {:?}",
         sent.1,
         sent.0,
@@ -150,8 +172,8 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
     );
     if campaign::is_full() {
         assert!(at(0.99) <= patience(PORT_ADD), "99 of 100 port adds within {PORT_ADD:?}");
-        // It cannot be faster, and waits each time a little longer than it is asked to.
-        let should = PERIOD * (all + AT_A_TIME) as u32 * 11 / 10;
+        // It cannot be faster, and the machine may be slow in the end.
+        let should = PERIOD * 2 * all as u32 * 11 / 10;
         assert!(lasted <= patience(should), "one each {PERIOD:?}, and {lasted:?} for all");
     }
     assert!(to_guests > all, "frames reached the guests while they were there");
