@@ -21,6 +21,10 @@ const READY: &str = "controller is running";
 /// How long anything that it does at once may take on a loaded machine.
 pub const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// How long it may take to start where other tests' load makes each of the kernel's grace periods a long one: for each
+/// program of a port that is replaced there is one, in which all netlink waits.
+const START: Duration = Duration::from_secs(30);
+
 /// How long noticing and repairing something may take where other tests have the CPUs, and where not.
 const NOTICED: Duration = Duration::from_secs(3);
 const NOTICED_ALONE: Duration = Duration::from_secs(1);
@@ -35,7 +39,7 @@ impl Controller {
     /// `vswitch run ARGS`, until it is ready.
     pub fn start(netns: &Netns, name: &str, args: &str) -> Self {
         let controller = Self::spawn(netns, name, args);
-        controller.await_line(READY);
+        controller.await_ready();
         controller
     }
 
@@ -64,8 +68,17 @@ impl Controller {
         self.lines.lock().unwrap().clone()
     }
 
+    /// Waits until it is at work.
+    pub fn await_ready(&self) {
+        self.await_line_within(READY, START);
+    }
+
     pub fn await_line(&self, part: &str) {
-        let deadline = Instant::now() + patience(AT_ONCE);
+        self.await_line_within(part, AT_ONCE);
+    }
+
+    fn await_line_within(&self, part: &str, limit: Duration) {
+        let deadline = Instant::now() + patience(limit);
         while !self.lines().iter().any(|line| line.contains(part)) {
             assert!(Instant::now() < deadline, "no line with {part:?} in {:#?}", self.lines());
             thread::sleep(Duration::from_millis(10));

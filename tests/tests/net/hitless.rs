@@ -183,7 +183,7 @@ fn a_controller_that_is_killed_again_and_again_costs_no_frame() {
     under_load(&hosts, campaign::rounds(ROUNDS, FULL_ROUNDS), |number| {
         let mut controller = Controller::spawn(&hosts.lab.switch, &hosts.switch.name, "");
         if number % 4 != 0 {
-            controller.await_line("controller is running");
+            controller.await_ready();
         }
         // Some time in what it does first, or while it waits.
         thread::sleep(Duration::from_micros(number * 7919 % 40_000));

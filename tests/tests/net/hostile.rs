@@ -162,7 +162,7 @@ fn an_unmounted_bpffs_costs_no_frame_and_is_mounted_again() {
     };
     expect_success(&mut vswitch("up h0 h1"), None);
     let controller = Controller::of(vswitch("run"));
-    controller.await_line("controller is running");
+    controller.await_ready();
     for (station, address) in [("a", "10.9.0.10/24"), ("b", "10.9.0.11/24")] {
         hosts.netns(station).ip(&format!("address add {address} dev eth0"));
     }

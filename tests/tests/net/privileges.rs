@@ -150,7 +150,7 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
         "[switch]\nname = \"{name}\"\n[[port]]\nname = \"nic0\"\nrole = \"uplink\"\n[[port]]\nname = \"h0\"\nnetns = \"{a}\"\n"
     ));
     let mut controller = Controller::of(limited(switch, name, &format!("run {}", file.path())));
-    controller.await_line("controller is running");
+    controller.await_ready();
     drop(file);
     for station in ["a", OUTSIDE] {
         let address = hosts.address(station);
@@ -211,7 +211,7 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
     age(name);
     let mut loud = Controller::of(limited(switch, name, "run --log-packets"));
     loud.await_line(&format!("-> {ABI_VERSION}"));
-    loud.await_line("controller is running");
+    loud.await_ready();
     hosts.ping("b", "a", "-c 10 -i 0.01 -W 1").assert_all("pings after an upgrade");
     loud.signal(libc::SIGTERM);
     assert!(loud.end(AT_ONCE).success(), "the silent programs are back: {:?}", loud.lines());

@@ -50,7 +50,7 @@ impl Manager {
         let mut command = vswitch::command(&bench.machine, &bench.name, "run");
         command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "1000000");
         let controller = Controller::of(command);
-        controller.await_line("controller is running");
+        controller.await_ready();
         controller
     }
 
