@@ -83,6 +83,15 @@ impl Netns {
         expect_success(self.command("ip").args(["-batch", "-"]), Some(&script));
     }
 
+    /// Gives an interface another name. It is down meanwhile: before Linux 6.2 none that is up can be renamed.
+    pub fn rename(&self, ifname: &str, to: &str) {
+        self.ip_all([
+            format!("link set {ifname} down"),
+            format!("link set {ifname} name {to}"),
+            format!("link set {to} up"),
+        ]);
+    }
+
     /// `bridge <args>` inside.
     pub fn bridge(&self, args: &str) -> String {
         expect_success(self.command("bridge").args(args.split_whitespace()), None)

@@ -95,7 +95,7 @@ fn one_that_is_a_port_under_its_old_name() {
     require!(NAMESPACES);
     let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
     let machine = &hosts.lab.switch;
-    machine.ip("link set h1 name web0");
+    machine.rename("h1", "web0");
     let refuses = |name: &str, line: &str| {
         let output = vswitch::command(machine, name, "port add web0").output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), format!("vswitch: {line}\n"));

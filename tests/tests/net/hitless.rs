@@ -235,7 +235,8 @@ fn an_upgrade_finds_ports_that_nobody_has_followed() {
     require!(NAMESPACES);
     let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b", "c"]));
     let machine = &hosts.lab.switch;
-    machine.ip_all(["link del h1", "link set h2 name web0"]);
+    machine.ip("link del h1");
+    machine.rename("h2", "web0");
     let before = filters(machine, "h0");
     // As if another build's upgrade had been interrupted.
     fs::remove_file(vswitch::pins(&hosts.switch.name).join("programs/build")).unwrap();

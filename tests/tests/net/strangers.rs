@@ -220,7 +220,7 @@ fn one_that_the_switch_made_and_somebody_renamed_is_deleted() {
     for way in ["port del h1", "down"] {
         let hosts = Hosts::new(Vswitch::new().child("b", ""), Lab::new(Outside::Station, &["a", "b"]));
         let machine = &hosts.lab.switch;
-        machine.ip("link set h1 name web0");
+        machine.rename("h1", "web0");
         hosts.vswitch(way);
         assert_eq!(machine.find_ifindex("web0"), None, "{way}");
         if way != "down" {
