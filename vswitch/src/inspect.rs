@@ -154,7 +154,7 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             bcast_flood,
             nodst,
             source,
-            promisc: Undo(member.record.undo).contains(Action::PromiscOn),
+            promisc: link.is_some() && Undo(member.record.undo).contains(Action::PromiscOn),
             filters: if member.is_uplink() { uplink::filters(&bound) } else { Vec::new() },
             notes: notes(member),
             faults,

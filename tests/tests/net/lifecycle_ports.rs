@@ -72,9 +72,9 @@ fn a_deleted_uplink_is_an_uplink_again_when_it_is_back() {
 fn an_interface_that_moves_to_another_namespace_is_no_port_until_it_is_back() {
     require!(NAMESPACES);
     let (hosts, controller) = hosts();
-    let elsewhere = Netns::new("elsewhere");
-    for (station, ifname) in [("a", "h0"), ("b", "h1")] {
-        let switch = &hosts.lab.switch;
+    let (switch, elsewhere) = (&hosts.lab.switch, Netns::new("elsewhere"));
+    assert!(switch.ip(&format!("link show {UPLINK}")).contains("PROMISC"), "the switch has set it");
+    for (station, ifname) in [("a", "h0"), ("b", "h1"), (OUTSIDE, UPLINK)] {
         switch.ip(&format!("link set {ifname} netns {}", elsewhere.name()));
         controller.await_line(&format!("\"{ifname}\": the interface is gone"));
         until("the port is missing", AT_ONCE, || port(&hosts, ifname, "state") == "missing");
@@ -85,6 +85,9 @@ fn an_interface_that_moves_to_another_namespace_is_no_port_until_it_is_back() {
         hosts.await_ping("c", station);
         hosts.ping("c", station, PINGS).assert_all("pings to a port that is back");
     }
+    // What the switch did before the move is undone in the end.
+    hosts.vswitch(&format!("port del {UPLINK}"));
+    assert!(!switch.ip(&format!("link show {UPLINK}")).contains("PROMISC"));
 }
 
 #[test]

@@ -139,8 +139,9 @@ impl Controller<'_> {
             return Ok(());
         }
         eprintln!(r#""{}": the interface is gone"#, member.ifname());
-        // What was changed on it went with it. Its far end is still there, and as it was made, if it has moved.
-        let kept = if moved { Undo(member.record.undo).of_far_end() } else { Undo::default() };
+        // What was changed on it went with it. One that has moved is still as it was made, and so is its far end: if it
+        // comes back it must be known what is ours.
+        let kept = if moved { Undo(member.record.undo) } else { Undo::default() };
         let gone = Member { record: PortRecord { undo: 0, ..member.record }, ..member.clone() };
         attach::detach(&mut self.dataplane, &self.netlink, &gone).await?;
         if kept != Undo::default() {
