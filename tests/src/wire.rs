@@ -54,6 +54,8 @@ pub struct Station {
 /// Larger than any frame of the labs; a longer one is an error, not cut.
 const FRAME_MAX: usize = 9216;
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the machine may have no room for one more frame.
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// Thousands of small frames, each charged with about 1 KiB of buffer.
 const RX_BUFFER: libc::c_int = 64 << 20;
 
@@ -101,7 +103,8 @@ impl Station {
         // pause frame that a socket sends for what it is.
         let ethertype = bytes.get(12..14).map_or(0, |field| u16::from_be_bytes([field[0], field[1]]));
         let address = address(self.ifindex, ethertype);
-        for _attempt in 0..100 {
+        let deadline = Instant::now() + patience(BACKLOG_TIMEOUT);
+        loop {
             // SAFETY: the pointers and lengths are those of a live slice and a live address, which the call only reads.
             let sent = unsafe {
                 libc::sendto(
@@ -119,9 +122,9 @@ impl Station {
             let err = io::Error::last_os_error();
             // The CPU's backlog is full, which all namespaces share: the frame has not gone out.
             assert_eq!(err.raw_os_error(), Some(libc::ENOBUFS), "{} cannot send: {err}", self.name);
+            assert!(Instant::now() < deadline, "{} cannot send: the machine's backlog stays full", self.name);
             thread::sleep(Duration::from_millis(1));
         }
-        panic!("{} cannot send for 100 ms: the machine's backlog stays full", self.name);
     }
 
     /// Sends many frames, as fast as they can be, and the switch has each. One that a full queue has no room for is sent
