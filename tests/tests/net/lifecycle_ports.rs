@@ -271,3 +271,20 @@ fn what_cannot_be_attached_is_told_once_and_tried_again() {
     switch.ip("link set h0 nomaster");
     controller.await_line("\"h0\": attached");
 }
+
+/// Not after the pause for the one before it, nor when everything is looked at the next time.
+#[test]
+fn what_comes_in_the_place_of_such_a_one_is_attached_at_once() {
+    require!(NAMESPACES);
+    let (hosts, controller) = hosts();
+    let switch = &hosts.lab.switch;
+    switch.ip_all(["link add br9 type bridge", "link add other0 type veth peer name other1"]);
+    switch.ip("link del h0");
+    controller.await_line("\"h0\": the interface is gone");
+    switch.ip_all(["link set other0 master br9", "link set other0 name h0"]);
+    controller.await_line("already a port of bridge br9");
+    switch.ip("link del h0");
+    controller.await_line("\"h0\": is in order again");
+    hosts.lab.cable("a");
+    controller.await_line("\"h0\": attached");
+}

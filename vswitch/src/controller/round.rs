@@ -123,7 +123,11 @@ impl Controller<'_> {
             self.part(member, news.gone.get(&ifindex) == Some(&true)).await?;
         }
         let ifname = member.ifname();
-        let Some(link) = links.iter().find(|link| link.ifname == ifname) else { return Ok(Vec::new()) };
+        let Some(link) = links.iter().find(|link| link.ifname == ifname) else {
+            // What kept it from being attached went with it.
+            self.backoff.done(&attaching(&ifname));
+            return Ok(Vec::new());
+        };
         // Another port's interface may have been given the name: that one tells of it.
         if self.dataplane.member_of(link.ifindex)?.is_some() {
             return Ok(Vec::new());
@@ -153,7 +157,7 @@ impl Controller<'_> {
 
     /// An interface of the port's name is there.
     async fn join(&mut self, slot: u16, ifname: &str) -> Result<Vec<String>> {
-        let what = format!(r#""{ifname}": attach"#);
+        let what = attaching(ifname);
         if !self.backoff.may(&what, Instant::now()) {
             return Ok(self.wrong.get(&slot).cloned().unwrap_or_default());
         }
@@ -169,7 +173,14 @@ impl Controller<'_> {
                 let promiscuous = uplink::promiscuous(&self.dataplane.members()?);
                 self.repair(&member, &link, promiscuous).await
             }
-            Err(err) => Ok(vec![in_words(&err)]),
+            Err(err) => {
+                if self.netlink.find(ifname).await?.is_some() {
+                    return Ok(vec![in_words(&err)]);
+                }
+                // It has gone since it was listed.
+                self.backoff.done(&what);
+                Ok(Vec::new())
+            }
         }
     }
 
@@ -244,4 +255,9 @@ impl Controller<'_> {
             eprintln!(r#""{}": is in order again"#, member.ifname());
         }
     }
+}
+
+/// What is tried again after a pause.
+fn attaching(ifname: &str) -> String {
+    format!(r#""{ifname}": attach"#)
 }
