@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMap},
-    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+    programs::{SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
 use rtnetlink::LinkVeth;
 use vswitch_ebpf::stream::{ENTRANCES, RECEIVING, SENDING, Stream, station};
@@ -16,7 +16,7 @@ use super::{
     cpus::generator_cpu,
     lab::Room,
 };
-use crate::dataplane::maps::Wire;
+use crate::dataplane::{links, maps::Wire};
 
 /// The generator, receivers and floors, as `cargo xtask build` compiled them; empty in a host-only build.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
@@ -200,9 +200,7 @@ pub(super) fn attach_tc(ebpf: &mut Ebpf, name: &str, ifname: &str) -> Result<()>
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("program {name}: not in the object"))?;
     let program: &mut SchedClassifier = program.try_into().with_context(|| format!("program {name}"))?;
     program.load().with_context(|| format!("load {name}"))?;
-    let what = || format!(r#"attach {name} to "{ifname}""#);
-    program.attach(ifname, TcAttachType::Ingress).with_context(what)?;
-    Ok(())
+    links::attach_unpinned(program, ifname).context(format!("attach {name}"))
 }
 
 fn xdp<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {

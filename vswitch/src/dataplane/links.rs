@@ -250,14 +250,7 @@ fn attach_tc(program: &PathBuf, ifname: &str, direction: TcAttachType) -> Result
     let options = if tcx() {
         TcAttachOptions::TcxOrder(LinkOrder::first())
     } else {
-        match qdisc_add_clsact(ifname) {
-            Err(TcError::NetlinkError(err)) if err.raw_os_error() != Some(libc::EEXIST) => {
-                bail!(
-                    r#""{ifname}": add the clsact qdisc: {err}: unload other qdiscs at ingress first (tc qdisc show dev {ifname})"#
-                );
-            }
-            Ok(()) | Err(_) => {}
-        }
+        add_clsact(ifname)?;
         TcAttachOptions::Netlink(NlOptions {
             priority: CLSACT_PRIORITY,
             handle: CLSACT_HANDLE,
@@ -273,6 +266,25 @@ fn attach_tc(program: &PathBuf, ifname: &str, direction: TcAttachType) -> Result
     // The filter belongs to the interface from now on; `detach` finds it by priority and handle.
     std::mem::forget(link);
     Ok(None)
+}
+
+/// Makes room for clsact filters; that there is some is no error.
+fn add_clsact(ifname: &str) -> Result<()> {
+    match qdisc_add_clsact(ifname) {
+        Err(TcError::NetlinkError(err)) if err.raw_os_error() != Some(libc::EEXIST) => bail!(
+            r#""{ifname}": add the clsact qdisc: {err}: unload other qdiscs at ingress first (tc qdisc show dev {ifname})"#
+        ),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Lets a program that is no switch's look at what arrives at an interface, for as long as the program is loaded.
+pub(crate) fn attach_unpinned(program: &mut SchedClassifier, ifname: &str) -> Result<()> {
+    if !tcx() {
+        add_clsact(ifname)?;
+    }
+    program.attach(ifname, TcAttachType::Ingress).map_err(|err| refused(ifname, "tc", &err))?;
+    Ok(())
 }
 
 /// What the kernel's refusal means for the user.
