@@ -137,19 +137,14 @@ impl Controller<'_> {
 
     /// The port's interface is gone, or is half attached: the port remains, without interface.
     async fn part(&mut self, member: &Member, moved: bool) -> Result<()> {
-        if self.dataplane.maps.is_there(member.slot)? {
-            eprintln!(r#""{}": was attached by half"#, member.ifname());
-            attach::detach(&mut self.dataplane, &self.netlink, member).await?;
-            return Ok(());
-        }
-        eprintln!(r#""{}": the interface is gone"#, member.ifname());
+        let there = self.dataplane.maps.is_there(member.slot)?;
+        let what = if there { "was attached by half" } else { "the interface is gone" };
+        eprintln!(r#""{}": {what}"#, member.ifname());
+        attach::detach(&mut self.dataplane, &self.netlink, member).await?;
         // What was changed on it went with it. One that has moved is still as it was made, and so is its far end: if it
         // comes back it must be known what is ours.
-        let kept = if moved { Undo(member.record.undo) } else { Undo::default() };
-        let gone = Member { record: PortRecord { undo: 0, ..member.record }, ..member.clone() };
-        attach::detach(&mut self.dataplane, &self.netlink, &gone).await?;
-        if kept != Undo::default() {
-            let record = PortRecord { undo: kept.0, ..self.dataplane.maps.record(member.slot)? };
+        if moved && !there {
+            let record = PortRecord { undo: member.record.undo, ..self.dataplane.maps.record(member.slot)? };
             self.dataplane.maps.set_record(member.slot, record)?;
         }
         Ok(())
