@@ -142,14 +142,10 @@ impl Pins {
     }
 
     fn make_root(&self, again: bool) -> Result<(), Refused> {
-        let parent = self.parent();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(SHARED)
-            .create(parent)
-            .map_err(|err| Refused::from_io(format!("create {}", parent.display()), &err))?;
-        for dir in parent.ancestors().take_while(|dir| *dir != Path::new(BPFFS)) {
-            share(dir, SHARED)?;
+        // Not all in one call: that one finds a directory, looks again what it is and calls one that went meanwhile an
+        // "exists already".
+        for dir in [self.parent().parent(), Some(self.parent())].into_iter().flatten() {
+            make_dir(dir, SHARED, true)?;
         }
         make_dir(&self.root, SHARED, again)
     }
@@ -229,13 +225,14 @@ fn versioned(version: u32) -> PathBuf {
     Path::new(BPFFS).join("vswitch").join(format!("v{version}"))
 }
 
-/// Makes a directory; one that is there is left as it is if `again`.
+/// Makes a directory that is shared if its mode is; one that is there will do if `again`.
 fn make_dir(dir: &Path, mode: u32, again: bool) -> Result<(), Refused> {
     match fs::DirBuilder::new().mode(mode).create(dir) {
-        Err(err) if again && err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(err) => Err(Refused::from_io(format!("create {}", dir.display()), &err)),
-        Ok(()) if mode == SHARED => share(dir, mode),
-        Ok(()) => Ok(()),
+        Err(err) if !again || err.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Refused::from_io(format!("create {}", dir.display()), &err))
+        }
+        Ok(()) | Err(_) if mode == SHARED => share(dir, mode),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -278,7 +275,7 @@ mod tests {
         std::thread::scope(|scope| {
             for name in ["one", "other"] {
                 scope.spawn(move || {
-                    for _ in 0..300 {
+                    for _ in 0..1_000 {
                         pins(name).create().unwrap();
                         pins(name).clear().unwrap();
                     }
