@@ -42,7 +42,10 @@ pub(crate) fn age(name: &str) -> PathBuf {
 /// switch of a version does.
 pub(crate) fn rename(from: &Path, to: &Path) {
     loop {
-        fs::create_dir_all(to.parent().expect("a parent")).expect("make the version's directory");
+        match fs::create_dir(to.parent().expect("a parent")) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.expect("make the version's directory"),
+        }
         match fs::rename(from, to) {
             Err(err) if err.kind() == io::ErrorKind::NotFound && from.exists() => {}
             done => return done.expect("make the switch another version's"),
