@@ -21,9 +21,9 @@ const READY: &str = "controller is running";
 /// How long anything that it does at once may take on a loaded machine.
 pub const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// How long it may take to start where other tests' load makes each of the kernel's grace periods a long one: for each
-/// program of a port that is replaced there is one, in which all netlink waits.
-const START: Duration = Duration::from_secs(30);
+/// How long it may take to start, or to end, where other tests' load makes each of the kernel's grace periods a long one:
+/// for each program of a port that is replaced there is one, in which all netlink waits, also whoever has been killed.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// How long noticing and repairing something may take where other tests have the CPUs, and where not.
 const NOTICED: Duration = Duration::from_secs(3);
@@ -70,7 +70,7 @@ impl Controller {
 
     /// Waits until it is at work.
     pub fn await_ready(&self) {
-        self.await_line_within(READY, START);
+        self.await_line_within(READY, GRACE);
     }
 
     pub fn await_line(&self, part: &str) {
@@ -129,15 +129,21 @@ impl Controller {
     }
 
     /// Waits until it ends.
-    pub fn end(&mut self, within: Duration) -> ExitStatus {
+    pub fn end(&mut self) -> ExitStatus {
         let mut status = None;
-        until("the controller ends", within, || {
+        until("the controller ends", GRACE, || {
             status = self.child.0.try_wait().expect("wait for the controller");
             status.is_some()
         });
         // What it said last is read by the thread a moment later.
         thread::sleep(Duration::from_millis(50));
         status.expect("it has ended")
+    }
+
+    /// Kills it, wherever it is.
+    pub fn kill(mut self) {
+        self.signal(libc::SIGKILL);
+        self.end();
     }
 
     /// Clock ticks (of 10 ms) that it has spent on a CPU.

@@ -181,14 +181,13 @@ fn a_controller_that_is_killed_again_and_again_costs_no_frame() {
     require!(NAMESPACES);
     let hosts = hosts();
     under_load(&hosts, campaign::rounds(ROUNDS, FULL_ROUNDS), |number| {
-        let mut controller = Controller::spawn(&hosts.lab.switch, &hosts.switch.name, "");
+        let controller = Controller::spawn(&hosts.lab.switch, &hosts.switch.name, "");
         if number % 4 != 0 {
             controller.await_ready();
         }
         // Some time in what it does first, or while it waits.
         thread::sleep(Duration::from_micros(number * 7919 % 40_000));
-        controller.signal(libc::SIGKILL);
-        controller.end(AT_ONCE);
+        controller.kill();
     });
 }
 
