@@ -33,14 +33,12 @@ pub(crate) async fn make_way(dataplane: &mut Dataplane, netlink: &Netlink) -> Re
 
 /// Lets the uplinks receive for any address, or for the stations. No frame is lost in between.
 async fn receive(dataplane: &mut Dataplane, netlink: &Netlink, promiscuous: bool) -> Result<()> {
-    let members = dataplane.members()?;
-    for uplink in members.iter().filter(|member| member.is_uplink() && member.is_present()) {
-        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
+    for (uplink, there) in uplinks(dataplane, netlink).await? {
         if let Some(link) = &there {
             if !promiscuous {
                 filter(dataplane, netlink, link).await?;
             }
-            set_promiscuous(dataplane, netlink, uplink, link, promiscuous).await?;
+            set_promiscuous(dataplane, netlink, &uplink, link, promiscuous).await?;
         }
         if promiscuous {
             unfilter(dataplane, netlink, there.as_ref(), |_| true).await?;
@@ -53,9 +51,7 @@ async fn receive(dataplane: &mut Dataplane, netlink: &Netlink, promiscuous: bool
 /// interrupted, or somebody else took them out.
 pub(crate) async fn restore(dataplane: &mut Dataplane, netlink: &Netlink) -> Result<()> {
     refresh(dataplane, netlink).await?;
-    for uplink in dataplane.members()?.iter().filter(|member| member.is_uplink() && member.is_present()) {
-        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
-        let Some(link) = there else { continue };
+    for link in uplinks(dataplane, netlink).await?.into_iter().filter_map(|(_, there)| there) {
         for mac in lost_filters(dataplane, netlink, &link).await? {
             netlink.fdb_self_add(&link, &mac.0).await?;
         }
@@ -74,13 +70,22 @@ pub(crate) async fn release(
 
 /// Takes the filters for the addresses off the uplinks: they are about to leave the FDB.
 pub(crate) async fn forget(dataplane: &mut Dataplane, netlink: &Netlink, macs: &[MacAddr]) -> Result<()> {
-    for uplink in dataplane.members()?.iter().filter(|member| member.is_uplink() && member.is_present()) {
-        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
-        if there.is_some() {
-            unfilter(dataplane, netlink, there.as_ref(), |mac| macs.contains(&mac)).await?;
-        }
+    for link in uplinks(dataplane, netlink).await?.into_iter().filter_map(|(_, there)| there) {
+        unfilter(dataplane, netlink, Some(&link), |mac| macs.contains(&mac)).await?;
     }
     Ok(())
+}
+
+/// The uplinks that frames flow through, each with its interface, if that is there yet.
+async fn uplinks(dataplane: &Dataplane, netlink: &Netlink) -> Result<Vec<(Member, Option<Link>)>> {
+    let mut members = dataplane.members()?;
+    members.retain(|member| member.is_uplink() && member.is_present());
+    let mut uplinks = Vec::new();
+    for uplink in members {
+        let there = interface::of(&dataplane.pins, netlink, uplink.slot, &uplink.record).await?;
+        uplinks.push((uplink, there));
+    }
+    Ok(uplinks)
 }
 
 /// The addresses that are in the uplinks' filters.
