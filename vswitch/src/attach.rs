@@ -358,8 +358,9 @@ pub(crate) fn peer_is_elsewhere(link: &Link) -> bool {
         && link.peer.is_some_and(|peer| peer.netnsid.is_some())
 }
 
-/// By name too: one that is missing is a port again as soon as it is back.
-fn not_of_another_switch(this: &str, link: &Link) -> Result<()> {
+/// Fails if an interface is a port of a switch other than `this`. By name too: one that is missing is a port again as soon
+/// as it is back.
+pub(crate) fn not_of_another_switch(this: &str, link: &Link) -> Result<()> {
     let ifname = &link.ifname;
     for name in Pins::switches() {
         if name == this {

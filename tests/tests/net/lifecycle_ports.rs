@@ -26,6 +26,14 @@ fn port(hosts: &Hosts<Vswitch>, ifname: &str, key: &str) -> serde_json::Value {
     hosts.json(&format!("port show {ifname}"))[0][key].clone()
 }
 
+/// How many of its hooks for what is received the switch has, where they are filters on those interfaces.
+fn hooks(hosts: &Hosts<Vswitch>, ifnames: &[&str]) -> usize {
+    let links = fs::read_dir(vswitch::pins(&hosts.switch.name).join("links"));
+    let links = links.unwrap().flatten().map(|pin| pin.file_name().into_string().unwrap());
+    let filters = ifnames.iter().flat_map(|ifname| filters(&hosts.lab.switch, ifname));
+    links.filter(|link| link.ends_with("-in")).count() + filters.filter(|(hook, _)| *hook == "in").count()
+}
+
 #[test]
 fn a_deleted_interface_is_a_port_again_when_it_is_back() {
     require!(NAMESPACES);
@@ -100,12 +108,7 @@ fn a_port_that_takes_a_missing_ports_name_keeps_its_own() {
     switch.ip("link set h2 name h0");
     controller.await_line("\"h2\": its interface is called h0 now, which is another port's name");
     thread::sleep(Duration::from_millis(300));
-    let links = fs::read_dir(vswitch::pins(&hosts.switch.name).join("links"));
-    let links = links.unwrap().flatten().map(|pin| pin.file_name().into_string().unwrap());
-    let filters = [UPLINK, "h0", "h1"].map(|ifname| filters(switch, ifname)).concat();
-    let hooks = links.filter(|link| link.ends_with("-in")).count()
-        + filters.iter().filter(|(hook, _)| *hook == "in").count();
-    assert_eq!(hooks, 3, "nic0, h1 and the one called h0 now");
+    assert_eq!(hooks(&hosts, &[UPLINK, "h0", "h1"]), 3, "nic0, h1 and the one called h0 now");
     hosts.await_ping("b", "c");
     assert_eq!(port(&hosts, "h2", "state"), "degraded");
     hosts.vswitch("port set h1 --isolated off");
@@ -286,5 +289,26 @@ fn what_comes_in_the_place_of_such_a_one_is_attached_at_once() {
     switch.ip("link del h0");
     controller.await_line("\"h0\": is in order again");
     hosts.lab.cable("a");
+    controller.await_line("\"h0\": attached");
+}
+
+/// What comes by a missing port's name is not always free: no frame of another switch's port may enter this one.
+#[test]
+fn another_switchs_port_that_takes_a_missing_ports_name_stays_there() {
+    require!(NAMESPACES);
+    let (hosts, controller) = hosts();
+    let (switch, other) = (&hosts.lab.switch, vswitch::unique_name());
+    switch.ip("link add other0 type veth peer name other1");
+    vswitch::run(switch, &other, "up");
+    vswitch::run(switch, &other, "port add other0 --datapath tc");
+    let theirs = filters(switch, "other0");
+    switch.ip("link del h0");
+    controller.await_line("\"h0\": the interface is gone");
+    switch.rename("other0", "h0");
+    controller.await_line(&format!("already a port of switch \"{other}\""));
+    assert_eq!(port(&hosts, "h0", "state"), "missing");
+    assert_eq!(hooks(&hosts, &[UPLINK, "h1", "h2"]), 3, "nic0, h1 and h2");
+    assert_eq!(filters(switch, "h0"), theirs, "the other switch's alone");
+    vswitch::run(switch, &other, "down");
     controller.await_line("\"h0\": attached");
 }

@@ -132,7 +132,7 @@ impl Controller<'_> {
         if self.dataplane.member_of(link.ifindex)?.is_some() {
             return Ok(Vec::new());
         }
-        self.join(member.slot, &ifname).await
+        self.join(member.slot, link).await
     }
 
     /// The port's interface is gone, or is half attached: the port remains, without interface.
@@ -151,13 +151,18 @@ impl Controller<'_> {
     }
 
     /// An interface of the port's name is there.
-    async fn join(&mut self, slot: u16, ifname: &str) -> Result<Vec<String>> {
+    async fn join(&mut self, slot: u16, link: &Link) -> Result<Vec<String>> {
+        let ifname = &link.ifname;
         let what = attaching(ifname);
         if !self.backoff.may(&what, Instant::now()) {
             return Ok(self.wrong.get(&slot).cloned().unwrap_or_default());
         }
         let member = self.dataplane.member(ifname)?;
-        match attach::attach(&mut self.dataplane, &self.netlink, &member).await {
+        let attached = match attach::not_of_another_switch(&self.scope.switch, link) {
+            Ok(()) => attach::attach(&mut self.dataplane, &self.netlink, &member).await,
+            Err(taken) => Err(taken),
+        };
+        match attached {
             Ok(notes) => {
                 self.backoff.done(&what);
                 eprintln!(r#""{ifname}": attached"#);
