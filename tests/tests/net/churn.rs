@@ -29,13 +29,18 @@ use crate::strangers::{Stranger, heard};
 /// Namespaces that come and go; `VSWITCH_CHURN` overrides both.
 const NAMESPACES_IN_ALL: u64 = 60;
 const NAMESPACES_IN_FULL: u64 = 500;
-/// Of those at a time.
+/// Of those at a time, where they come and go in turn. In full, there is a round in which all come, and then all go.
 const AT_A_TIME: usize = 12;
-/// One comes or one goes: 20 a second. Of both, a switch does 13 a second with nothing else to do: an add and a del take
-/// 80 ms, most of it grace periods of the kernel's (a program is attached, is taken off, an interface is deleted).
+/// In how many of its ways a guest may go, see [`Guest::leave`]. To make strangers takes netlink as long as the guests do.
+const WAYS: usize = 4;
+const WAYS_WITHOUT_STRANGERS: usize = 2;
+/// One comes or one goes: 20 a second. An add and a del in turn take 70 ms, most of it grace periods of the kernel's (a
+/// program is attached, is taken off, an interface is deleted).
 const PERIOD: Duration = Duration::from_millis(50);
 /// What 99 of 100 `port add` take at most, on a machine that does nothing else.
 const PORT_ADD: Duration = Duration::from_millis(50);
+
+const NEEDS: &[Need] = &[Need::Tool("bpftool"), Need::Tool("ping")];
 
 const fn mac(number: usize) -> Mac {
     [0x02, 0, 0, 9, (number >> 8) as u8, number as u8]
@@ -68,11 +73,11 @@ impl Guest {
     }
 
     /// Leaves, in one of the ways in which guests do. Its port is there until it is deleted.
-    fn leave(self, hosts: &Hosts<Vswitch>, number: usize) -> Leaving {
+    fn leave(self, hosts: &Hosts<Vswitch>, way: usize) -> Leaving {
         let heard = self.check();
         let Self { netns, port, ear, .. } = self;
         let switch = &hosts.lab.switch;
-        match number % 4 {
+        match way {
             // As it should.
             0 => Leaving { port, heard, rest: Some((ear, netns)), stranger: None },
             // Its namespace is deleted, and its interface with it.
@@ -114,8 +119,16 @@ impl Pace {
 #[test]
 fn frames_do_not_go_astray_while_ports_come_and_go() {
     require!(NAMESPACES);
-    require!(&[Need::Tool("bpftool"), Need::Tool("ping")]);
+    require!(NEEDS);
     let all = campaign::number("VSWITCH_CHURN", NAMESPACES_IN_ALL, NAMESPACES_IN_FULL) as usize;
+    churn(all, AT_A_TIME, WAYS);
+    if campaign::is_full() {
+        churn(all, all, WAYS_WITHOUT_STRANGERS);
+    }
+}
+
+/// So many come and go, of which so many are there at a time.
+fn churn(all: usize, at_a_time: usize, ways: usize) {
     let hosts = Hosts::new(Vswitch::new(), Lab::new(Outside::Station, &["a", "b"]));
     let controller = Controller::start(&hosts.lab.switch, &hosts.switch.name, "");
     thread::sleep(Duration::from_secs(1));
@@ -124,20 +137,20 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
     let (stop, newest) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ping = hosts.start_ping("a", &hosts.address("b"), "-i 0.002 -c 60000 -W 1");
     let sent = thread::scope(|scope| {
-        let sender = scope.spawn(|| send_to_all(&hosts, &newest, &stop));
+        let sender = scope.spawn(|| send_to_all(&hosts, at_a_time, &newest, &stop));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let (mut guests, mut strangers) = (BTreeMap::new(), Vec::new());
             let first = Instant::now();
             let (mut pace, mut leaving) = (Pace(first), None);
-            for number in 0..=all + AT_A_TIME {
+            for number in 0..=all + at_a_time {
                 newest.store(number, Ordering::Relaxed);
                 if number < all {
                     pace.wait();
                     guests.insert(number, Guest::new(&hosts, number, &mut took));
                 }
-                let next = number.checked_sub(AT_A_TIME).and_then(|first| guests.remove(&first));
+                let next = number.checked_sub(at_a_time).and_then(|first| guests.remove(&first));
                 let hosts = &hosts;
-                let next = next.map(|guest| scope.spawn(move || guest.leave(hosts, number)));
+                let next = next.map(|guest| scope.spawn(move || guest.leave(hosts, number % ways)));
                 let Some(left) = std::mem::replace(&mut leaving, next) else { continue };
                 pace.wait();
                 let Leaving { port, heard, rest, stranger } = left.join().unwrap();
@@ -162,7 +175,7 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
     let rate = (2 * all) as f64 / lasted.as_secs_f64();
     println!(
-        "{all} ports came and {all} went, {rate:.1} a second, {} strangers: {} frames sent, {to_guests} received by whom they were for; \
+        "{all} ports came and {all} went, {at_a_time} at a time, {rate:.1} a second, {} strangers: {} frames sent, {to_guests} received by whom they were for; \
          port add: median {:?}, p99 {:?}, longest {:?}",
         sent.1,
         sent.0,
@@ -183,18 +196,20 @@ fn frames_do_not_go_astray_while_ports_come_and_go() {
 }
 
 /// Frames for the guests that are there and for as many that are gone or to come, until told to stop. Returns how many.
-fn send_to_all(hosts: &Hosts<Vswitch>, newest: &AtomicUsize, stop: &AtomicBool) -> usize {
+fn send_to_all(hosts: &Hosts<Vswitch>, at_a_time: usize, newest: &AtomicUsize, stop: &AtomicBool) -> usize {
     let a = hosts.lab.member("a");
     let station = Station::new("a", &a.netns, "eth0", a.mac, Ear::Stack(0));
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         let newest = newest.load(Ordering::Relaxed);
-        for number in newest.saturating_sub(AT_A_TIME * 3 / 2)..newest + AT_A_TIME / 2 {
+        for number in newest.saturating_sub(at_a_time * 3 / 2)..newest + at_a_time / 2 {
             let mac = mac(number);
             station.send(&to(mac).bytes(mac, a.mac, sent as u64));
             sent += 1;
+            if sent % 24 == 0 {
+                thread::sleep(Duration::from_millis(2));
+            }
         }
-        thread::sleep(Duration::from_millis(2));
     }
     sent
 }
