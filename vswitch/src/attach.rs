@@ -12,7 +12,7 @@ use crate::{
     addresses,
     config::{Datapath, FarEnd, Mode, PortConfig, Role},
     dataplane::{
-        Access, Dataplane, links,
+        Access, Dataplane, await_programs, links,
         links::{CLSACT_HANDLE, CLSACT_PRIORITY, Hook},
         pins::Pins,
         state::{self, EntryKind, Member, entry_kind},
@@ -123,6 +123,11 @@ pub(crate) async fn remove(
     addresses::release(dataplane, netlink, |_, entry| entry.slot() == slot).await?;
     dataplane.set_sources(slot, &[])?;
     netlink.delete_all(made.as_slice()).await?;
+    if made.is_none() {
+        // A program that has decided for the slot must not find the next port there. To delete an interface is to wait for
+        // them, too (unregister_netdevice_many_notify, net/core/dev.c).
+        await_programs();
+    }
     dataplane.maps.set_port(slot, Port::default())?;
     dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;
     dataplane.refresh_settings()?;

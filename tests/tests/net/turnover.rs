@@ -66,3 +66,19 @@ fn whoever_is_learned_while_others_are_forgotten_is_where_they_spoke() {
         assert!(seen > 0, "nobody was learned");
     });
 }
+
+/// Though no room is freed for one or two alone.
+#[test]
+fn whoever_is_deleted_leaves_room_for_others() {
+    require!(NAMESPACES);
+    let hosts = Hosts::new(Vswitch::with(FDB), Lab::new(Outside::Nothing, &["a"]));
+    let used = || hosts.json("show")[0]["fdb_used"].as_u64().unwrap();
+    let before = used();
+    let mac = |number: u64| colons([2, 0, 0, 0xc, 0, u8::try_from(number).unwrap()]);
+    let add = |number| drop(hosts.vswitch(&format!("fdb add {} h0 --static", mac(number))));
+    (0..20).for_each(&add);
+    (0..20).for_each(|number| drop(hosts.vswitch(&format!("fdb del {}", mac(number)))));
+    assert_eq!(used(), before);
+    (20..20 + 64 - before).for_each(&add);
+    assert_eq!(used(), 64);
+}

@@ -30,6 +30,9 @@ struct Shared {
     used: MmapRaw,
 }
 
+/// So many tombstones at most wait for one another.
+const TOGETHER: usize = 32;
+
 /// There is no room for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -104,17 +107,27 @@ impl Fdb {
     }
 
     /// Removes entries; returns how many there were. The caller has the switch's lock.
+    ///
+    /// A few leave tombstones, until there are more or room is short: to free them takes a grace period, as long as all else
+    /// that a port needs to be deleted.
     pub(crate) fn del(&mut self, keys: impl IntoIterator<Item = FdbKey>) -> Result<u64> {
         let shared = self.shared()?;
-        let (mut entries, mut dead) = (0, Vec::new());
+        let (mut entries, mut left) = (0, false);
         for key in keys {
             while let Some(way) = shared.find(self.shape, key.word()) {
                 entries += u64::from(way.entry.swap(0, Ordering::AcqRel) != 0);
                 way.key.store(TOMBSTONE, Ordering::Release);
-                dead.push(way);
+                left = true;
             }
         }
-        shared.free(&dead);
+        if left {
+            let is_dead = |way: &&SharedWay| way.key.load(Ordering::Acquire) == TOMBSTONE;
+            let dead: Vec<_> = shared.all_ways(self.shape).filter(is_dead).collect();
+            let room = u64::from(self.shape.max).saturating_sub(shared.used().load(Ordering::Relaxed));
+            if dead.len() >= TOGETHER || room < TOGETHER as u64 {
+                shared.free(&dead);
+            }
+        }
         Ok(entries)
     }
 

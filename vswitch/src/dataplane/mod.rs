@@ -29,6 +29,7 @@ use links::Hook;
 use maps::Maps;
 use pins::Pins;
 pub use spec::Access;
+pub(crate) use sys::await_programs;
 
 use crate::{failure::in_words, net::Netns};
 

@@ -263,7 +263,7 @@ pub(super) unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i
 
 /// Waits until no program runs any more that did when this was called: programs run as readers of RCU, and this is
 /// synchronize_rcu (kernel/sched/membarrier.c).
-pub(super) fn await_programs() {
+pub(crate) fn await_programs() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
     // SAFETY: the system call takes no pointers.
     if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
