@@ -21,8 +21,8 @@ const READY: &str = "controller is running";
 /// How long anything that it does at once may take on a loaded machine.
 pub const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// How long it may take to start, or to end, where other tests' load makes each of the kernel's grace periods a long one:
-/// for each program of a port that is replaced there is one, in which all netlink waits, also whoever has been killed.
+/// How long it may take to start, or to leave the kernel when it is killed, where other tests' load makes each of the
+/// kernel's grace periods a long one: for each program of a port that is replaced there is one, in which all netlink waits.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// How long noticing and repairing something may take where other tests have the CPUs, and where not.
@@ -129,9 +129,9 @@ impl Controller {
     }
 
     /// Waits until it ends.
-    pub fn end(&mut self) -> ExitStatus {
+    pub fn end(&mut self, within: Duration) -> ExitStatus {
         let mut status = None;
-        until("the controller ends", GRACE, || {
+        until("the controller ends", within, || {
             status = self.child.0.try_wait().expect("wait for the controller");
             status.is_some()
         });
@@ -143,7 +143,7 @@ impl Controller {
     /// Kills it, wherever it is.
     pub fn kill(mut self) {
         self.signal(libc::SIGKILL);
-        self.end();
+        self.end(GRACE);
     }
 
     /// Clock ticks (of 10 ms) that it has spent on a CPU.

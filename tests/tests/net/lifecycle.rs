@@ -66,7 +66,7 @@ fn a_terminated_controller_leaves_the_switch_forwarding() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut controller = run(&hosts, "");
         controller.signal(signal);
-        assert!(controller.end().success(), "{:?}", controller.lines());
+        assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
         hosts.ping("a", "b", "-c 10 -i 0.01 -W 1").assert_all("pings without a controller");
     }
 }
@@ -79,7 +79,7 @@ fn a_second_controller_is_refused_and_changes_nothing() {
     let before = hosts.vswitch("export").stdout;
     let file = File::new(&hosts.switch.name, "ageing = 77\n");
     let mut second = Controller::spawn(&hosts.lab.switch, &hosts.switch.name, file.0.as_str());
-    let status = second.end();
+    let status = second.end(AT_ONCE);
     let lines = second.lines();
     assert_eq!((status.code(), lines.len()), (Some(1), 1), "{lines:?}");
     assert!(lines[0].contains("controller already"), "{lines:?}");
@@ -127,7 +127,7 @@ fn the_controller_ends_when_its_switch_is_taken_away() {
     let hosts = hosts("");
     let mut controller = run(&hosts, "");
     hosts.vswitch("down");
-    assert!(controller.end().success(), "{:?}", controller.lines());
+    assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
     assert!(controller.lines().iter().any(|line| line.contains("is gone")), "{:?}", controller.lines());
     assert!(!runs(&hosts).exists(), "{} is left", runs(&hosts).display());
 }

@@ -85,7 +85,7 @@ fn frames_are_told_while_it_is_asked_for_and_programs_are_as_before_afterwards()
     }
     until("frames are told", AT_ONCE, || frame_lines(&controller) > 20);
     controller.signal(libc::SIGTERM);
-    assert!(controller.end().success(), "{:?}", controller.lines());
+    assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
     assert_eq!((attached(&hosts), pinned(&hosts)), silent, "the silent programs are back");
     thread::sleep(Duration::from_millis(300));
     for ping in pings {
@@ -138,16 +138,14 @@ fn the_next_controller_silences_what_a_killed_one_left() {
     require!(NEEDS);
     let hosts = hosts();
     let silent = (attached(&hosts), pinned(&hosts));
-    let killed = run(&hosts, "--log-packets");
-    killed.kill();
+    run(&hosts, "--log-packets").kill();
     hosts.ping("a", "b", "-c 5 -i 0.01 -W 1").assert_all("pings with nobody reading the log");
     assert_ne!((attached(&hosts), pinned(&hosts)), silent);
     let next = run(&hosts, "");
     assert_eq!((attached(&hosts), pinned(&hosts)), silent);
     drop(next);
     // And one that logs again is heard.
-    let killed = run(&hosts, "--log-packets");
-    killed.kill();
+    run(&hosts, "--log-packets").kill();
     let again = run(&hosts, "--log-packets");
     hosts.ping("a", "b", "-c 5 -i 0.01 -W 1").assert_all("pings");
     until("frames are told", AT_ONCE, || frame_lines(&again) > 0);
@@ -165,7 +163,7 @@ fn a_port_that_comes_while_frames_are_told_is_told_of_too() {
     hosts.await_ping("a", "b");
     until("frames are told", AT_ONCE, || frame_lines(&controller) > 0);
     controller.signal(libc::SIGINT);
-    assert!(controller.end().success());
+    assert!(controller.end(AT_ONCE).success());
     for (link, size) in attached(&hosts).into_iter().filter(|(link, _)| link.ends_with("in")) {
         assert_eq!(size, silent[0], "{link}");
     }

@@ -206,7 +206,7 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
     let loud = Controller::of(limited(switch, name, "run --log-packets"));
     loud.await_line("is its controller already");
     controller.signal(libc::SIGTERM);
-    assert!(controller.end().success(), "{:?}", controller.lines());
+    assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
     // And a switch of another ABI goes over to this one.
     age(name);
     let mut loud = Controller::of(limited(switch, name, "run --log-packets"));
@@ -214,7 +214,7 @@ fn the_units_capabilities_are_enough_for_all_that_a_switch_does() {
     loud.await_ready();
     hosts.ping("b", "a", "-c 10 -i 0.01 -W 1").assert_all("pings after an upgrade");
     loud.signal(libc::SIGTERM);
-    assert!(loud.end().success(), "the silent programs are back: {:?}", loud.lines());
+    assert!(loud.end(AT_ONCE).success(), "the silent programs are back: {:?}", loud.lines());
     let output = limited(switch, name, "down").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

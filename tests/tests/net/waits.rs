@@ -117,7 +117,7 @@ fn a_switch_that_went_while_the_controller_waited_stays_gone() {
     fs::remove_dir_all(&pins).unwrap();
     fs::remove_file(run.join("run")).unwrap();
     drop(locked);
-    assert!(controller.end().success(), "{:?}", controller.lines());
+    assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
     assert!(!pins.exists(), "{:?}", controller.lines());
     assert!(controller.lines().iter().any(|line| line.contains("is gone")), "{:?}", controller.lines());
 }

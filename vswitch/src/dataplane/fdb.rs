@@ -108,8 +108,8 @@ impl Fdb {
 
     /// Removes entries; returns how many there were. The caller has the switch's lock.
     ///
-    /// A few leave tombstones, until there are more or room is short: to free them takes a grace period, as long as all else
-    /// that a port needs to be deleted.
+    /// A few leave tombstones, until there are more or room is short: to free them takes a grace period, about 10 ms, for
+    /// which a port that is deleted need not wait.
     pub(crate) fn del(&mut self, keys: impl IntoIterator<Item = FdbKey>) -> Result<u64> {
         let shared = self.shared()?;
         let (mut entries, mut left) = (0, false);
