@@ -198,7 +198,7 @@ pub(crate) async fn change(
 async fn set(dataplane: &mut Dataplane, netlink: &Netlink, to: &PortConfig) -> Result<()> {
     let member = dataplane.member(&to.ifname)?;
     addresses::rebind(dataplane, netlink, &member, &to.mac).await?;
-    let derived = member.port.flags & (port_flags::XDP | port_flags::PEER | port_flags::DOWN);
+    let derived = member.port.flags & (port_flags::XDP | port_flags::PEER);
     let port = Port { flags: state::flags(to) | derived, mode: state::mode_number(to.mode), ..member.port };
     dataplane.look_for(&Member { port, ..member.clone() })?;
     dataplane.maps.set_port(member.slot, port)?;
@@ -260,7 +260,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
     if role == Role::Uplink {
         uplink::make_way(dataplane, netlink).await?;
     }
-    let mut flags = member.port.flags & !(port_flags::XDP | port_flags::PEER | port_flags::DOWN);
+    let mut flags = member.port.flags & !(port_flags::XDP | port_flags::PEER);
     if ready.datapath == Datapath::Xdp {
         dataplane.maps.set_devmap(slot, link.ifindex)?;
         flags |= port_flags::XDP;
@@ -268,6 +268,7 @@ async fn try_attach(dataplane: &mut Dataplane, netlink: &Netlink, member: &Membe
     if peer_is_elsewhere(link) {
         flags |= port_flags::PEER;
     }
+    dataplane.maps.set_down(slot, false)?;
     dataplane.maps.set_port(slot, Port { ifindex: link.ifindex, mtu: link.mtu, flags, ..member.port })?;
     dataplane.maps.set_slot(link.ifindex, slot)?;
     dataplane.refresh_settings()?;

@@ -25,15 +25,13 @@ pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) ->
         record = PortRecord { ifname: bytes(&link.ifname)?, ..record };
         dataplane.maps.set_record(member.slot, record)?;
     }
-    let mut flags = member.port.flags & !(port_flags::PEER | port_flags::DOWN);
+    let mut flags = member.port.flags & !port_flags::PEER;
     if attach::peer_is_elsewhere(link) {
         flags |= port_flags::PEER;
     }
     // Not an uplink: the host behind it is there without the wire.
     let dead = !link.up || !link.carrier;
-    if dead && !member.is_uplink() {
-        flags |= port_flags::DOWN;
-    }
+    dataplane.maps.set_down(member.slot, dead && !member.is_uplink())?;
     let port = Port { mtu: link.mtu, flags, ..member.port };
     if port != member.port {
         dataplane.maps.set_port(member.slot, port)?;
@@ -66,12 +64,7 @@ fn follow_address(dataplane: &mut Dataplane, slot: u16, mac: MacAddr) -> Result<
 /// Takes the mark off the ports that are down: nobody stays to do it when they come up.
 pub(super) fn revive(dataplane: &mut Dataplane) -> Result<()> {
     let _lock = Lock::change(&dataplane.name)?;
-    for Member { slot, port, .. } in dataplane.members()? {
-        if port.flags & port_flags::DOWN != 0 {
-            dataplane.maps.set_port(slot, Port { flags: port.flags & !port_flags::DOWN, ..port })?;
-        }
-    }
-    Ok(())
+    dataplane.members()?.iter().try_for_each(|member| dataplane.maps.set_down(member.slot, false))
 }
 
 /// At once, and without the lock, for which others may make it wait: no frame goes to an interface that is gone, nor to

@@ -14,7 +14,7 @@ use vswitch_ebpf::{
     fdb::{Set, Shape, TOMBSTONE, WAYS, Way, second_is_better},
 };
 
-use super::{maps::Wire, sys};
+use super::{maps::Wire, sys, words::Generation};
 
 /// The FDB of a switch.
 pub(crate) struct Fdb {
@@ -28,6 +28,7 @@ pub(crate) struct Fdb {
 struct Shared {
     sets: MmapRaw,
     used: MmapRaw,
+    generation: Generation,
 }
 
 /// So many tombstones at most wait for one another.
@@ -40,8 +41,8 @@ pub(crate) struct Full;
 impl Fdb {
     /// Of maps that have been compared with what this build means, and have as many elements as the shape says. `used` where
     /// it is to be changed.
-    pub(super) fn new(sets: MapData, used: Option<MapData>, shape: Shape) -> Result<Self> {
-        let shared = used.map(|used| Shared::new(&sets, &used, shape)).transpose();
+    pub(super) fn new(sets: MapData, used: Option<(MapData, Generation)>, shape: Shape) -> Result<Self> {
+        let shared = used.map(|(used, generation)| Shared::new(&sets, &used, generation, shape)).transpose();
         let shared = shared.context("map the FDB into memory")?;
         Ok(Self { sets: Array::try_from(Map::Array(sets))?, shape, shared })
     }
@@ -83,6 +84,7 @@ impl Fdb {
         loop {
             if let Some(way) = shared.find(self.shape, word) {
                 way.entry.store(entry.0, Ordering::Release);
+                shared.generation.raise();
                 return Ok(Ok(()));
             }
             if shared.used().load(Ordering::Relaxed) >= u64::from(self.shape.max) {
@@ -102,6 +104,7 @@ impl Fdb {
                 continue;
             }
             way.entry.store(entry.0, Ordering::Release);
+            shared.generation.raise();
             return Ok(Ok(()));
         }
     }
@@ -121,6 +124,7 @@ impl Fdb {
             }
         }
         if left {
+            shared.generation.raise();
             let is_dead = |way: &&SharedWay| way.key.load(Ordering::Acquire) == TOMBSTONE;
             let dead: Vec<_> = shared.all_ways(self.shape).filter(is_dead).collect();
             let room = u64::from(self.shape.max).saturating_sub(shared.used().load(Ordering::Relaxed));
@@ -157,6 +161,9 @@ impl Fdb {
             // Only where nobody has learned meanwhile is it known who counts wrong.
             let _learned = used.compare_exchange(before, keys, Ordering::AcqRel, Ordering::Acquire);
         }
+        if !dead.is_empty() {
+            shared.generation.raise();
+        }
         shared.free(&dead);
         Ok(())
     }
@@ -192,11 +199,12 @@ fn first_free(set: &[SharedWay]) -> usize {
 }
 
 impl Shared {
-    fn new(sets: &MapData, used: &MapData, shape: Shape) -> Result<Self> {
+    fn new(sets: &MapData, used: &MapData, generation: Generation, shape: Shape) -> Result<Self> {
         let map = |map: &MapData, bytes| MmapOptions::new().len(bytes).map_raw(&map.fd().as_fd());
         Ok(Self {
             sets: map(sets, shape.sets() as usize * size_of::<Set>())?,
             used: map(used, size_of::<u64>())?,
+            generation,
         })
     }
 

@@ -1,13 +1,13 @@
 //! The switch's maps as typed handles, opened once.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray};
 use bytemuck::{Pod, Zeroable as _};
 use vswitch_ebpf::abi::{
-    Counters, FdbEntry, FdbKey, HOST_SLOT, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
-    SOURCES_MAX, Settings, SourceKey, Stamp,
+    Counters, FdbEntry, FdbKey, HOST_SLOT, Identity, Interface, List, MAX_PORTS, PROBES, Port, PortRecord,
+    SOURCES_MAX, Settings, SourceKey, Stamp, port_state,
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     pins::Pins,
     spec::{Access, BASES, Device, PRESENT, open},
     sys,
+    words::{Generation, Words},
 };
 
 /// A value of the ABI as aya takes it: the one place where bytemuck's promise becomes aya's.
@@ -31,8 +32,13 @@ pub(crate) struct Maps {
     pub(crate) settings: Array<MapData, Wire<Settings>>,
     pub(crate) ports: Array<MapData, Wire<Port>>,
     interfaces: Array<MapData, Wire<Interface>>,
+    lists: Array<MapData, Wire<List>>,
+    members: Array<MapData, u32>,
+    /// Where they may be changed.
+    states: Option<Words>,
+    generation: Option<Generation>,
     pub(crate) fdb: Fdb,
-    sources: HashMap<MapData, Wire<SourceKey>, u32>,
+    sources: HashMap<MapData, Wire<SourceKey>, u64>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     bases: Option<Array<MapData, Wire<Counters>>>,
     // Not as aya's: to open one it tries out what the kernel can do, by twenty system calls.
@@ -58,11 +64,17 @@ impl Maps {
         let private = access == Access::Write;
         let bases = pins.map(BASES).exists().then(|| open(pins, BASES, access)).transpose()?;
         let open_private = |name| private.then(|| open(pins, name, access)).transpose();
+        let generation = || open_private("GENERATION")?.map(|map| Generation::new(&map)).transpose();
+        let states = open_private("STATES")?.map(|map| Words::new(&map, MAX_PORTS)).transpose()?;
         Ok(Self {
             settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
             ports: Array::try_from(Map::Array(open(pins, "PORTS", access)?))?,
             interfaces: Array::try_from(Map::Array(open(pins, "INTERFACES", access)?))?,
-            fdb: Fdb::new(fdb, open_private("FDB_USED")?, shape)?,
+            lists: Array::try_from(Map::Array(open(pins, "LISTS", access)?))?,
+            members: Array::try_from(Map::Array(open(pins, "MEMBERS", access)?))?,
+            states,
+            generation: generation()?,
+            fdb: Fdb::new(fdb, open_private("FDB_USED")?.zip(generation()?), shape)?,
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
@@ -80,7 +92,8 @@ impl Maps {
 
     /// Replaces what holds for the whole switch.
     pub(crate) fn set_settings(&mut self, settings: Settings) -> Result<()> {
-        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")
+        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")?;
+        self.forget()
     }
 
     /// The port in a slot.
@@ -90,7 +103,52 @@ impl Maps {
 
     /// Replaces the port in a slot.
     pub(crate) fn set_port(&mut self, slot: u16, port: Port) -> Result<()> {
-        self.ports.set(u32::from(slot), Wire(port), 0).context("write a port")
+        self.ports.set(u32::from(slot), Wire(port), 0).context("write a port")?;
+        self.forget()
+    }
+
+    /// Says whether a port's interface is down. Frames say so, too.
+    pub(crate) fn set_down(&mut self, slot: u16, down: bool) -> Result<()> {
+        let states = self.states.as_ref().context("the switch is open for reading only")?;
+        let bit = u64::from(port_state::DOWN);
+        let state = states.all().get(usize::from(slot)).context("a slot within the table")?;
+        let before = match down {
+            true => state.fetch_or(bit, Ordering::SeqCst),
+            false => state.fetch_and(!bit, Ordering::SeqCst),
+        };
+        if (before & bit != 0) == down { Ok(()) } else { self.forget() }
+    }
+
+    /// A list of slots.
+    pub(crate) fn list(&self, which: u32) -> Result<List> {
+        Ok(self.lists.get(&which, 0).context("read a list of ports")?.0)
+    }
+
+    /// Replaces a list of slots by one whose row has been written.
+    pub(crate) fn set_list(&mut self, which: u32, list: List) -> Result<()> {
+        self.lists.set(which, Wire(list), 0).context("write a list of ports")?;
+        self.forget()
+    }
+
+    /// The members of a list.
+    pub(crate) fn members_of(&self, list: List) -> Result<Vec<u16>> {
+        let member =
+            |index| Ok(self.members.get(&(list.first() + index), 0).context("read a list of ports")? as u16);
+        (0..list.len()).map(member).collect()
+    }
+
+    /// Writes the row of a list that nobody walks yet.
+    pub(crate) fn write_row(&mut self, first: u32, members: &[u16]) -> Result<List> {
+        for (element, member) in (first..).zip(members) {
+            self.members.set(element, u32::from(*member), 0).context("write a list of ports")?;
+        }
+        Ok(List::new(first, members.len() as u16))
+    }
+
+    /// Makes all remembered verdicts forgotten: they may follow from what was just changed.
+    pub(crate) fn forget(&self) -> Result<()> {
+        self.generation.as_ref().context("the switch is open for reading only")?.raise();
+        Ok(())
     }
 
     /// The record in a slot.
@@ -140,7 +198,8 @@ impl Maps {
             );
         };
         let interface = Interface { ifindex, slot: u32::from(slot) };
-        self.interfaces.set(element, Wire(interface), 0).context("bind an interface to its port")
+        self.interfaces.set(element, Wire(interface), 0).context("bind an interface to its port")?;
+        self.forget()
     }
 
     /// Makes frames of an interface none of the switch's business.
@@ -149,9 +208,10 @@ impl Maps {
             Some(element) => self
                 .interfaces
                 .set(element, Wire(Interface::zeroed()), 0)
-                .context("unbind an interface from its port"),
-            None => Ok(()),
+                .context("unbind an interface from its port")?,
+            None => return Ok(()),
         }
+        self.forget()
     }
 
     /// Among the elements that may hold `ifindex`, the first that holds `wanted`.
@@ -220,23 +280,27 @@ impl Maps {
     }
 
     /// All elements of the source lists, also those of slot 0.
-    pub(crate) fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
+    pub(crate) fn sources(&self) -> Result<Vec<(SourceKey, u64)>> {
         sys::entries(self.sources.map().fd().as_fd(), SOURCES_MAX).context("read the source lists")
     }
 
     /// Adds or replaces an element of a source list.
-    pub(crate) fn set_source(&mut self, key: SourceKey, says: u32) -> Result<()> {
+    pub(crate) fn set_source(&mut self, key: SourceKey, says: u64) -> Result<()> {
         self.sources
             .insert(Wire(key), says, 0)
-            .with_context(|| format!("source {}: write the list of senders", key.mac))
+            .with_context(|| format!("source {}: write the list of senders", key.mac))?;
+        self.forget()
     }
 
     /// Removes an element of a source list.
     pub(crate) fn clear_source(&mut self, key: SourceKey) -> Result<()> {
         match self.sources.remove(&Wire(key)) {
-            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.with_context(|| format!("source {}: write the list of senders", key.mac)),
+            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            done => done.with_context(|| format!("source {}: write the list of senders", key.mac))?,
         }
+        self.forget()
     }
 
     /// A slot's counters, summed over the CPUs.

@@ -8,7 +8,7 @@
 use anyhow::{Context as _, Result, bail};
 use bytemuck::Zeroable as _;
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, Identity, MAX_PORTS},
+    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, Identity, MAX_PORTS, Port},
     fdb::{Shape, WAYS, Way},
 };
 
@@ -56,7 +56,7 @@ pub(crate) fn migrate(name: &str, from: u32, begin: impl FnOnce()) -> Result<Mig
     let moves = survey(&old, from).with_context(|| format!(r#"switch "{name}", of ABI {from}"#))?;
     lives_here(name, &identity(&moves)?)?;
     let scratch = new.scratch();
-    let made = build(&scratch, &moves);
+    let made = build(&scratch, from, &moves);
     let made = made.and_then(|copied| {
         begin();
         let ports = go_over(name, &old, &scratch, &moves)?;
@@ -119,7 +119,7 @@ fn identity(moves: &[Move]) -> Result<Identity> {
 }
 
 /// Makes the maps and programs, and copies the state. Returns how much of which map.
-fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usize)>> {
+fn build(scratch: &Pins, from: u32, moves: &[Move]) -> Result<Vec<(&'static str, usize, usize)>> {
     scratch.create()?;
     let shared: Vec<_> = moves.iter().filter(|step| step.shared).collect();
     for step in &shared {
@@ -133,7 +133,7 @@ fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usi
     // Counters are carried when the old ones count no more, and which interfaces are there is asked again.
     let apart = ["COUNTERS", "FDB", "FDB_USED", PRESENT];
     for step in moves.iter().filter(|step| !step.shared && !apart.contains(&step.spec.name)) {
-        let (done, all) = copy(step, scratch)?;
+        let (done, all) = copy(step, from, scratch)?;
         copied.push((step.spec.name, done, all));
     }
     let mut identity = maps::open_identity(scratch)?;
@@ -190,7 +190,7 @@ fn fdb_entries(key: &[u8], value: &[u8]) -> Vec<(FdbKey, FdbEntry)> {
 }
 
 /// Copies the elements that the new map has not.
-fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
+fn copy(step: &Move, from: u32, scratch: &Pins) -> Result<(usize, usize)> {
     let name = step.spec.name;
     let what = || format!("copy map {name}");
     let new = RawMap::open(&scratch.map(name))?;
@@ -205,6 +205,7 @@ fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
             done += 1;
             continue;
         };
+        let value = translate(name, from, value);
         let (key, value) = (fit(key, key_size), fit(&value, value_size));
         let there = new.get(&key).with_context(what)?;
         let newer = there.is_none_or(|there| there.iter().all(|byte| *byte == 0));
@@ -229,7 +230,11 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     if !moves.iter().any(|step| step.spec.name == PRESENT && step.shared) {
         find_present(&mut dataplane)?;
     }
+    if !find(moves, "PORTS")?.shared {
+        add_lists_and_states(&mut dataplane, moves)?;
+    }
     let ports = programs::follow(&dataplane)?;
+    dataplane.maps.forget()?;
     sys::await_programs();
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {
@@ -278,6 +283,42 @@ fn set_bases(old: &Pins, scratch: &Pins, counters: &RawMap) -> Result<()> {
     }
     bases.pin(&scratch.map(BASES)).with_context(|| format!("pin map {BASES}"))?;
     scratch.protect_map(BASES)
+}
+
+/// An element of another version's map in this one's words, where it does not only grow.
+fn translate(map: &str, from: u32, mut value: Vec<u8>) -> Vec<u8> {
+    match map {
+        // `slots`, which stood before `wire`, is no more.
+        "SETTINGS" if from < 3 && value.len() > 14 => {
+            value.drain(12..14);
+        }
+        // Whether it is down has a word of its own.
+        "PORTS" if from < 3 && value.len() >= size_of::<Port>() => {
+            let mut port: Port = bytemuck::pod_read_unaligned(&fit(&value, size_of::<Port>()));
+            port.flags &= !DOWN_BEFORE_3;
+            value = bytemuck::bytes_of(&port).to_vec();
+        }
+        _ => {}
+    }
+    value
+}
+
+/// In a port's flags before version 3: its interface is down.
+const DOWN_BEFORE_3: u32 = 1 << 9;
+
+/// What version 3 has in words of their own: which ports are down, and the lists of ports.
+fn add_lists_and_states(dataplane: &mut Dataplane, moves: &[Move]) -> Result<()> {
+    dataplane.refresh_sources()?;
+    dataplane.refresh_settings()?;
+    let ports = find(moves, "PORTS")?;
+    for slot in 1..MAX_PORTS as u16 {
+        let port = ports.old.get(&u32::from(slot).to_ne_bytes()).context("read the ports")?;
+        let port: Port = bytemuck::pod_read_unaligned(&fit(&port.unwrap_or_default(), size_of::<Port>()));
+        if port.flags & DOWN_BEFORE_3 != 0 {
+            dataplane.maps.set_down(slot, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// Cuts to a length, or fills up with zeroes: what a layout gains, it gains at its end, and zero is what held before. A

@@ -15,6 +15,7 @@ mod raw;
 mod spec;
 pub(crate) mod state;
 mod sys;
+mod words;
 
 use std::{error::Error, fmt, io};
 

@@ -74,6 +74,8 @@ pub(crate) fn install(dataplane: &Dataplane, ebpf: &mut Ebpf, log_packets: bool)
     clear_mark(pins)?;
     load::repin_programs(pins, ebpf)?;
     let ports = follow(dataplane)?;
+    // What the others remember is not what these would decide.
+    dataplane.maps.forget()?;
     set_mark(pins, log_packets)?;
     Ok(ports)
 }

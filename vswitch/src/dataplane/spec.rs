@@ -5,8 +5,8 @@ use aya::maps::{MapData, MapInfo, MapType};
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::{
     abi::{
-        Counters, INTERFACES_MAX, Identity, Interface, MAX_PORTS, Port, PortRecord, SOURCES_MAX, Settings,
-        SourceKey,
+        Counters, INTERFACES_MAX, Identity, Interface, List, MAX_PORTS, MEMBERS_MAX, Port, PortRecord,
+        SOURCES_MAX, Settings, SourceKey, lists,
     },
     fdb::Set,
 };
@@ -57,13 +57,17 @@ const fn shared<V>(name: &'static str, entries: u32) -> Spec {
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-const SPECS: [Spec; 11] = [
-    spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
-    spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
+const SPECS: [Spec; 15] = [
+    Spec { since: 3, ..spec::<u32, Settings>("SETTINGS", MapType::Array, 1) },
+    Spec { since: 3, ..spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS) },
+    Spec { since: 3, ..shared::<u64>("STATES", MAX_PORTS) },
+    Spec { since: 3, ..shared::<u64>("GENERATION", 1) },
+    Spec { since: 3, ..spec::<u32, List>("LISTS", MapType::Array, lists::COUNT) },
+    Spec { since: 3, ..spec::<u32, u32>("MEMBERS", MapType::Array, MEMBERS_MAX) },
     spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
     shared::<Set>("FDB", 0),
     Spec { since: 2, ..shared::<u64>("FDB_USED", 1) },
-    spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
+    Spec { since: 3, ..spec::<SourceKey, u64>("SOURCES", MapType::Hash, SOURCES_MAX) },
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
     Spec { since: 2, ..spec::<u32, Device>(PRESENT, MapType::DevMap, MAX_PORTS) },

@@ -6,14 +6,21 @@ use anyhow::{Result, bail};
 use aya::programs::ProgramInfo;
 use vswitch_ebpf::{
     abi::{
-        FdbEntry, FdbKey, HOST_SLOT, IFNAMSIZ, MAX_PORTS, Port, PortRecord, Settings, SourceKey, fdb_flags,
-        listed, mode, port_flags, record_flags, settings_flags,
+        FdbEntry, FdbKey, HOST_SLOT, IFNAMSIZ, LISTED, List, MAX_PORTS, MEMBERS_MAX, Port, PortRecord,
+        SOURCES_MAX, Settings, SourceKey, fdb_flags, lists, mode, port_flags, record_flags, settings_flags,
     },
     frame::MacAddr,
 };
 
-use super::{Dataplane, links::Hook};
+use super::{Dataplane, await_programs, links::Hook};
 use crate::config::{Datapath, FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig};
+
+/// Elements of `MEMBERS` for the rows of one list of `LISTS`, which follow on one another: a few of the longest that there may
+/// be.
+const LIST_ROOM: u32 = 8 * MAX_PORTS;
+
+/// Where the rows of those who list senders begin: the second half of `MEMBERS`, twice as much as there may be.
+const LISTENERS_ROOM: u32 = MEMBERS_MAX / 2;
 
 /// A port as the maps have it.
 #[derive(Clone, Debug)]
@@ -163,13 +170,32 @@ impl Dataplane {
         let passthru =
             access.find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
         let looks = members.iter().fold(0, |looks, member| looks | member.looks());
-        let slots = members.last().map_or(1, |member| member.slot + 1);
         let flags = before.flags & !(settings_flags::STATIONS | settings_flags::SOURCES) | looks;
-        let after = Settings { flags, slots, wire, passthru, ..before };
+        let after = Settings { flags, wire, passthru, ..before };
         if after != before {
             self.maps.set_settings(after)?;
         }
-        Ok(())
+        let present = || members.iter().filter(|member| member.is_present());
+        self.set_list(lists::DOMAIN, &present().map(|member| member.slot).collect::<Vec<_>>())?;
+        let uplinks = present().filter(|member| member.is_uplink());
+        self.set_list(lists::UPLINKS, &uplinks.map(|member| member.slot).collect::<Vec<_>>())
+    }
+
+    /// Makes a list's members these. Its new row follows the one that may still be walked; at the end of its room, those who
+    /// walk the first rows there have to end before.
+    fn set_list(&mut self, which: u32, members: &[u16]) -> Result<()> {
+        let before = self.maps.list(which)?;
+        if self.maps.members_of(before)? == members {
+            return Ok(());
+        }
+        let room = which * LIST_ROOM..(which + 1) * LIST_ROOM;
+        let after = if before.is_empty() { room.start } else { before.first() + before.len() };
+        let fits = after + members.len() as u32 <= room.end;
+        if !fits {
+            await_programs();
+        }
+        let list = self.maps.write_row(if fits { after } else { room.start }, members)?;
+        self.maps.set_list(which, list)
     }
 
     /// Sets what the user decides for the whole switch.
@@ -191,7 +217,7 @@ impl Dataplane {
     /// Makes a port's source list `senders`, and what all lists together say of them.
     pub(crate) fn set_sources(&mut self, slot: u16, senders: &[MacAddr]) -> Result<()> {
         for mac in senders {
-            self.maps.set_source(SourceKey { mac: *mac, slot }, listed::BY_PORT)?;
+            self.maps.set_source(SourceKey { mac: *mac, slot }, LISTED)?;
         }
         for (key, _) in self.maps.sources()? {
             if key.slot == slot && !senders.contains(&key.mac) {
@@ -203,20 +229,49 @@ impl Dataplane {
 
     /// Brings what the lists together say of each sender up to date: the elements of slot 0.
     pub(crate) fn refresh_sources(&mut self) -> Result<()> {
-        let mut says = BTreeMap::new();
         let all = self.maps.sources()?;
+        let mut listeners = BTreeMap::<MacAddr, Vec<u16>>::new();
         for (key, _) in all.iter().filter(|(key, _)| key.slot != HOST_SLOT) {
-            let nodst = self.maps.port(key.slot)?.flags & port_flags::NODST != 0;
-            let together = says.entry(key.mac).or_insert(listed::BY_PORT);
-            if nodst {
-                *together |= listed::NODST;
+            listeners.entry(key.mac).or_default().push(key.slot);
+        }
+        let before: BTreeMap<_, _> = all
+            .iter()
+            .filter(|(key, _)| key.slot == HOST_SLOT)
+            .map(|(key, list)| (key.mac, List(*list)))
+            .collect();
+        let mut rows = Vec::new();
+        for (mac, slots) in &mut listeners {
+            slots.sort_unstable();
+            let mut nodst = false;
+            for slot in slots.iter() {
+                nodst |= self.maps.port(*slot)?.flags & port_flags::NODST != 0;
             }
+            rows.push((*mac, slots.clone(), nodst));
         }
-        for (mac, together) in &says {
-            self.maps.set_source(SourceKey { mac: *mac, slot: HOST_SLOT }, *together)?;
+        let mut same = before.len() == rows.len();
+        for (mac, slots, nodst) in &rows {
+            same = same
+                && match before.get(mac) {
+                    Some(list) => list.nodst() == *nodst && self.maps.members_of(*list)? == *slots,
+                    None => false,
+                };
         }
-        for (key, _) in all.iter().filter(|(key, _)| key.slot == HOST_SLOT && !says.contains_key(&key.mac)) {
-            self.maps.clear_source(*key)?;
+        if same {
+            return Ok(());
+        }
+        // Into that half of the room in which no list is, after those who walked one there.
+        let halves = [LISTENERS_ROOM, LISTENERS_ROOM + SOURCES_MAX];
+        let used = before.values().next().map_or(halves[1], |list| list.first());
+        let mut first = if used < halves[1] { halves[1] } else { halves[0] };
+        await_programs();
+        for (mac, slots, nodst) in &rows {
+            let list = self.maps.write_row(first, slots)?;
+            first += list.len();
+            let list = if *nodst { list.with_nodst() } else { list };
+            self.maps.set_source(SourceKey { mac: *mac, slot: HOST_SLOT }, list.0)?;
+        }
+        for mac in before.keys().filter(|mac| !listeners.contains_key(mac)) {
+            self.maps.clear_source(SourceKey { mac: *mac, slot: HOST_SLOT })?;
         }
         Ok(())
     }
