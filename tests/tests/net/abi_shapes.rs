@@ -10,8 +10,9 @@ use std::{
 use aya::maps::{Array, Map, MapData, MapInfo};
 use bytemuck::Pod;
 use serde_json::Value;
+use vswitch::dataplane::ledger::Identity;
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, DEFAULT_FDB_MAX, FdbEntry, FdbKey, Identity, fdb_flags},
+    abi::{ABI_VERSION, DEFAULT_FDB_MAX, FdbEntry, FdbKey, fdb_flags},
     fdb::{Set, Shape as FdbShape},
     frame::MacAddr,
 };

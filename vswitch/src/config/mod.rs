@@ -1,4 +1,4 @@
-//! What a switch should be: the desired state that CLI and TOML speak of, and that [`crate::plan`] compares.
+//! What a switch should be: the desired state that CLI and TOML speak of, and that [`crate::change::plan`] compares.
 //!
 //! Interfaces are named, never numbered: this is what the user says, and what `export` prints.
 
@@ -164,6 +164,13 @@ impl SwitchConfig {
     /// The port with this interface.
     pub fn port(&self, ifname: &str) -> Option<&PortConfig> {
         self.ports.iter().find(|port| port.ifname == ifname)
+    }
+
+    /// Calls a port otherwise.
+    pub fn rename(&mut self, before: &str, after: &str) {
+        let ports = self.ports.iter_mut().map(|port| &mut port.ifname);
+        let entries = self.fdb.iter_mut().map(|entry| &mut entry.ifname);
+        ports.chain(entries).filter(|ifname| *ifname == before).for_each(|ifname| after.clone_into(ifname));
     }
 }
 

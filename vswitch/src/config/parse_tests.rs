@@ -274,7 +274,7 @@ fn a_file_for_a_full_fdb() {
     config.fdb = (0..65_536).map(entry).collect();
     let read = parse("x", &crate::config::print::print(&config), None);
     assert_eq!(read.as_ref(), Ok(&config));
-    assert_eq!(crate::plan::plan(Some(&config), &config), Ok(Vec::new()));
+    assert_eq!(crate::change::plan::plan(Some(&config), &config), Ok(Vec::new()));
 }
 
 proptest! {

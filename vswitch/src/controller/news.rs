@@ -105,7 +105,8 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_ebpf::abi::{Port, PortRecord};
+    use crate::dataplane::ledger::PortRecord;
+    use vswitch_ebpf::abi::Port;
 
     fn member(slot: u16, ifname: &[u8], ifindex: u32) -> Member {
         let mut record: PortRecord = bytemuck::Zeroable::zeroed();

@@ -5,10 +5,13 @@
 //! the old one go. Until it has the name, the old one is the switch, and all of it is there: whoever comes after an
 //! interruption begins again, or puts the old programs back.
 
+mod before;
+
 use anyhow::{Context as _, Result, bail};
+use before::Before;
 use bytemuck::Zeroable as _;
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, Identity, MAX_PORTS},
+    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, MAX_PORTS},
     fdb::{Shape, WAYS, Way},
 };
 
@@ -16,15 +19,17 @@ use super::{
     Dataplane,
     clock::Clock,
     fdb,
+    ledger::{self, Identity, Ledger},
     links::{self, Hook},
     lives_here, load,
-    maps::{self, Maps},
+    maps::Maps,
     pins::Pins,
     programs,
     raw::RawMap,
     spec::{self, Access, BASES, PRESENT, Spec},
     sys,
 };
+use crate::change::intent;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +61,7 @@ pub(crate) fn migrate(name: &str, from: u32, begin: impl FnOnce()) -> Result<Mig
     let moves = survey(&old, from).with_context(|| format!(r#"switch "{name}", of ABI {from}"#))?;
     lives_here(name, &identity(&moves)?)?;
     let scratch = new.scratch();
-    let made = build(&scratch, &moves);
+    let made = build(name, from, &old, &scratch, &moves);
     let made = made.and_then(|copied| {
         begin();
         let ports = go_over(name, &old, &scratch, &moves)?;
@@ -119,7 +124,13 @@ fn identity(moves: &[Move]) -> Result<Identity> {
 }
 
 /// Makes the maps and programs, and copies the state. Returns how much of which map.
-fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usize)>> {
+fn build(
+    name: &str,
+    from: u32,
+    old: &Pins,
+    scratch: &Pins,
+    moves: &[Move],
+) -> Result<Vec<(&'static str, usize, usize)>> {
     scratch.create()?;
     let shared: Vec<_> = moves.iter().filter(|step| step.shared).collect();
     for step in &shared {
@@ -136,16 +147,48 @@ fn build(scratch: &Pins, moves: &[Move]) -> Result<Vec<(&'static str, usize, usi
         let (done, all) = copy(step, scratch)?;
         copied.push((step.spec.name, done, all));
     }
-    let mut identity = maps::open_identity(scratch)?;
+    let mut identity = ledger::open_identity(scratch, Access::Write)?;
     if identity.tick == 0 {
         (identity.tick, identity.epoch) = (tick, epoch);
     }
     (identity.fdb_max, identity.fdb_secret) = (shape.max, shape.secret);
-    maps::write_identity(scratch, identity)?;
+    ledger::write_identity(scratch, identity)?;
+    if from < before::INTENT {
+        derive(name, old, scratch, moves, &identity)?;
+    } else {
+        intent::begin(scratch, &intent::read(old)?)?;
+        intent::wanted(old)?.map(|wanted| intent::want(scratch, &wanted)).transpose()?;
+    }
     let fdb = find(moves, "FDB")?;
     let (done, all) = carry_fdb(&fdb.old, &mut Maps::open(scratch, Access::Write)?)?;
     copied.push((fdb.spec.name, done, all));
     Ok(copied)
+}
+
+/// Makes intent and ledger of what an older build had in other maps.
+fn derive(name: &str, old: &Pins, scratch: &Pins, moves: &[Move], identity: &Identity) -> Result<()> {
+    let before = Before::read(moves, old_entries(&find(moves, "FDB")?.old)?)?;
+    intent::begin(scratch, &before.intent(name, identity)?)?;
+    if let Some(wanted) = before::wanted(old)? {
+        intent::want(scratch, &wanted)?;
+    }
+    let mut ledger = Ledger::open(scratch, Access::Write)?;
+    for (slot, record) in before.records() {
+        ledger.set_record(slot, record)?;
+    }
+    before.filters().try_for_each(|filter| ledger.set_filter(filter))
+}
+
+/// All entries of an older build's FDB.
+fn old_entries(old: &RawMap) -> Result<Vec<(FdbKey, FdbEntry)>> {
+    let what = "copy map FDB";
+    let mut entries = Vec::new();
+    for key in old.keys().context(what)?.chunks(old.sizes().0) {
+        if let Some(value) = old.get(key).context(what)? {
+            entries.extend(fdb_entries(key, &value));
+        }
+    }
+    Ok(entries)
 }
 
 /// The shape of the FDB, as it was or, where that is not known, for as many entries.
@@ -162,17 +205,12 @@ fn fdb_shape(moves: &[Move]) -> Result<Shape> {
 
 /// Copies the entries that the new FDB has not, or not as new. Returns how many of how many.
 fn carry_fdb(old: &RawMap, maps: &mut Maps) -> Result<(usize, usize)> {
-    let what = "copy map FDB";
-    let keys = old.keys().context(what)?;
     let (mut done, mut all) = (0, 0);
-    for key in keys.chunks(old.sizes().0) {
-        let Some(value) = old.get(key).context(what)? else { continue };
-        for (key, entry) in fdb_entries(key, &value) {
-            let there = maps.fdb.get(key)?;
-            let newer = there.is_none_or(|there| entry.stamp() > there.stamp());
-            all += 1;
-            done += usize::from(!newer || maps.fdb.set(key, entry)?.is_ok());
-        }
+    for (key, entry) in old_entries(old)? {
+        let there = maps.fdb.get(key)?;
+        let newer = there.is_none_or(|there| entry.stamp() > there.stamp());
+        all += 1;
+        done += usize::from(!newer || maps.fdb.set(key, before::entry(entry))?.is_ok());
     }
     Ok((done, all))
 }
@@ -223,9 +261,9 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     links::share(old, scratch)?;
     // From here on the old build knows that its programs may not be the ones that run.
     programs::clear_mark(old)?;
-    let maps = Maps::open(scratch, Access::Write)?;
-    let clock = Clock::of(&maps.identity()?);
-    let mut dataplane = Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, clock };
+    let (maps, ledger) = (Maps::open(scratch, Access::Write)?, Ledger::open(scratch, Access::Write)?);
+    let clock = Clock::of(&ledger.identity()?);
+    let mut dataplane = Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, ledger, clock };
     if !moves.iter().any(|step| step.spec.name == PRESENT && step.shared) {
         find_present(&mut dataplane)?;
     }
@@ -252,7 +290,7 @@ fn find_present(dataplane: &mut Dataplane) -> Result<()> {
         let attached = links::attached_to(&dataplane.pins, member.slot, Hook::In);
         if !links::tcx() || attached == Some(ifindex) {
             // It may go at this moment.
-            let _gone = dataplane.maps.set_present(member.slot, ifindex);
+            let _gone = dataplane.set_present(member.slot, ifindex);
         }
     }
     Ok(())

@@ -90,7 +90,7 @@ pub(super) fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
     for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
         let mut any = false;
         // What it is called now: nobody may have followed a change.
-        let called = match dataplane.maps.is_there(member.slot)? {
+        let called = match dataplane.is_there(member.slot)? {
             true => names.name_of(member.port.ifindex).ok(),
             false => None,
         };

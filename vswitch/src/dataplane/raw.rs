@@ -15,7 +15,9 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
+pub(super) const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// `union bpf_attr` for BPF_MAP_CREATE, as far as it is used.
 #[repr(C)]
@@ -31,7 +33,7 @@ struct MapCreate {
 }
 
 /// A map of any layout.
-pub(super) struct RawMap {
+pub(crate) struct RawMap {
     data: MapData,
     pub(super) info: MapInfo,
     /// Bytes of a key.
@@ -42,19 +44,38 @@ pub(super) struct RawMap {
 
 impl RawMap {
     /// Opens a pinned map.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let opened = MapData::from_pin(path).map_err(anyhow::Error::from).and_then(Self::new);
         opened.with_context(|| format!("open {}", path.display()))
     }
 
+    /// Opens a pinned map to be looked at alone.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
+        let opened = sys::open_read_only(path).map_err(anyhow::Error::from);
+        opened
+            .and_then(|fd| Self::new(MapData::from_fd(fd)?))
+            .with_context(|| format!("open {}", path.display()))
+    }
+
     /// Makes an array.
-    pub(super) fn array(name: &str, value: usize, entries: u32) -> Result<Self> {
+    pub(crate) fn array(name: &str, value: usize, entries: u32) -> Result<Self> {
+        let value = u32::try_from(value).with_context(|| format!("map {name}"))?;
+        Self::make(name, [BPF_MAP_TYPE_ARRAY, 4, value, entries, 0])
+    }
+
+    /// Makes a hash map that takes memory for what is in it alone.
+    pub(super) fn hash(name: &str, key: u32, value: u32, entries: u32) -> Result<Self> {
+        Self::make(name, [BPF_MAP_TYPE_HASH, key, value, entries, BPF_F_NO_PREALLOC])
+    }
+
+    /// Type, bytes of a key and of a value, entries, flags.
+    fn make(name: &str, [map_type, key_size, value_size, max_entries, map_flags]: [u32; 5]) -> Result<Self> {
         let mut attr = MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
-            key_size: 4,
-            value_size: u32::try_from(value).with_context(|| format!("map {name}"))?,
-            max_entries: entries,
-            map_flags: 0,
+            map_type,
+            key_size,
+            value_size,
+            max_entries,
+            map_flags,
             inner_map_fd: 0,
             numa_node: 0,
             name: [0; 16],
@@ -81,12 +102,12 @@ impl RawMap {
     }
 
     /// Pins the map.
-    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn pin(&self, path: &Path) -> io::Result<()> {
         sys::pin(self.data.fd(), path)
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value];
         self.check(key, &value)?;
         let mut attr = self.element(key, value.as_mut_ptr() as u64);
@@ -100,7 +121,7 @@ impl RawMap {
     }
 
     /// Adds or replaces an element.
-    pub(super) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.check(key, value)?;
         let mut attr = self.element(key, value.as_ptr() as u64);
         // SAFETY: as in `get`; the kernel only reads the value.
@@ -108,7 +129,7 @@ impl RawMap {
     }
 
     /// All keys, one behind the other; elements that come or go meanwhile may be missing or appear twice.
-    pub(super) fn keys(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn keys(&self) -> io::Result<Vec<u8>> {
         let mut keys: Vec<u8> = Vec::new();
         let mut next = vec![0; self.key];
         // Where the last key was removed, the kernel begins anew.
@@ -127,7 +148,7 @@ impl RawMap {
     }
 
     /// Bytes of a key and of a value.
-    pub(super) fn sizes(&self) -> (usize, usize) {
+    pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.key, self.value)
     }
 

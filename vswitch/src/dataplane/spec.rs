@@ -4,14 +4,16 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, MapInfo, MapType};
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::{
-    abi::{
-        Counters, INTERFACES_MAX, Identity, Interface, MAX_PORTS, Port, PortRecord, SOURCES_MAX, Settings,
-        SourceKey,
-    },
+    abi::{Counters, INTERFACES_MAX, Interface, MAX_PORTS, Port, SOURCES_MAX, Settings, SourceKey},
     fdb::Set,
 };
 
-use super::{pins::Pins, sys};
+use super::{
+    ledger::{FILTERS_MAX, Filter, Identity, PortRecord},
+    pins::Pins,
+    raw::{BPF_F_NO_PREALLOC, RawMap},
+    sys,
+};
 
 /// How the switch's maps are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,8 @@ const fn shared<V>(name: &'static str, entries: u32) -> Spec {
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-const SPECS: [Spec; 11] = [
+/// The programs' maps.
+const SPECS: [Spec; 9] = [
     spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
     spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
     spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
@@ -67,8 +70,13 @@ const SPECS: [Spec; 11] = [
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
     Spec { since: 2, ..spec::<u32, Device>(PRESENT, MapType::DevMap, MAX_PORTS) },
-    spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS),
+];
+
+/// Userspace's own, which no program reads.
+const LEDGER: [Spec; 3] = [
+    Spec { since: 3, ..spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS) },
     spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
+    Spec { since: 3, flags: BPF_F_NO_PREALLOC, ..spec::<Filter, u32>("FILTERS", MapType::Hash, FILTERS_MAX) },
 ];
 
 /// The ports' interfaces, which the kernel takes out when they go.
@@ -81,12 +89,29 @@ const BASES_SPEC: Spec = spec::<u32, Counters>(BASES, MapType::Array, MAX_PORTS)
 
 /// All maps of a switch.
 pub(super) fn specs() -> impl Iterator<Item = &'static Spec> {
-    SPECS.iter()
+    SPECS.iter().chain(&LEDGER)
 }
 
-/// The names of all maps, as in the object.
+/// The names of the programs' maps, as in the object.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     SPECS.iter().map(|spec| spec.name)
+}
+
+/// Makes and pins those maps of userspace's that are not there.
+pub(super) fn make_ledger(pins: &Pins) -> Result<()> {
+    for Spec { name, kind, key, value, entries, .. } in &LEDGER {
+        let path = pins.map(name);
+        if path.exists() {
+            continue;
+        }
+        let map = match kind {
+            MapType::Hash => RawMap::hash(name, *key, *value, *entries),
+            _ => RawMap::array(name, *value as usize, *entries),
+        }?;
+        map.pin(&path).with_context(|| format!("pin map {name}"))?;
+        pins.protect_map(name)?;
+    }
+    Ok(())
 }
 
 /// Opens one pinned map after comparing it with its spec: aya takes sizes on trust, and a larger value than expected
@@ -105,7 +130,7 @@ pub(super) fn open(pins: &Pins, name: &'static str, access: Access) -> Result<Ma
     };
     let data = opened.with_context(|| format!("its map {name} cannot be opened"))?;
     let info = data.info().with_context(|| format!("its map {name} cannot be looked at"))?;
-    let Some(spec) = SPECS.iter().chain([&BASES_SPEC]).find(|spec| spec.name == name) else {
+    let Some(spec) = specs().chain([&BASES_SPEC]).find(|spec| spec.name == name) else {
         bail!("map {name}: not one of this build's");
     };
     if let Err(difference) = check(spec, &info) {

@@ -3,18 +3,19 @@
 use std::fmt;
 
 use anyhow::Result;
-use vswitch_ebpf::frame::MacAddr;
+use vswitch_ebpf::{abi::fdb_flags, frame::MacAddr};
 
+use super::{compile::claimed, lifecycle, nics};
 use crate::{
-    addresses, attach,
     config::{Datapath, Role},
     dataplane::{
-        Dataplane, links,
+        Dataplane,
+        image::Bound,
+        links,
         links::{CLSACT_HANDLE, CLSACT_PRIORITY, Hook},
-        state::{self, Member},
+        state::{self, Member, key},
     },
     net::{Action, Facts, Features, Link, Netlink, ready},
-    uplink,
 };
 
 /// One thing that is not as the switch left it.
@@ -43,7 +44,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Looks for faults. Changes nothing. `promiscuous`: [`uplink::promiscuous`]; `netns`: what the far end's namespace is
+/// Looks for faults. Changes nothing. `promiscuous`: whether an uplink must be; `netns`: what the far end's namespace is
 /// likely to be called, and is called if that had to be found out.
 pub(crate) async fn find(
     dataplane: &Dataplane,
@@ -53,7 +54,7 @@ pub(crate) async fn find(
     promiscuous: bool,
     netns: &mut Option<String>,
 ) -> Result<Vec<Fault>> {
-    let mut own = attach::own_programs(dataplane);
+    let mut own = lifecycle::own_programs(dataplane);
     if own.is_empty() {
         // This process may not know: any may be ours.
         own.extend(link.xdp.map(|program| program.id));
@@ -76,7 +77,7 @@ pub(crate) async fn find(
         )));
     }
     if role == Role::Uplink
-        && let Err(claim) = addresses::unclaimed(dataplane, MacAddr(link.mac), Some(member.slot))
+        && let Some(claim) = claim(dataplane, MacAddr(link.mac), member.slot)?
     {
         faults.push(Fault::Claimed(format!(
             "its interface has a new address, which is not the host's: {claim}"
@@ -96,10 +97,18 @@ pub(crate) async fn find(
         faults.push(Fault::Undone(Action::PromiscOn));
     }
     if role == Role::Uplink && !promiscuous {
-        let lost = uplink::lost_filters(dataplane, netlink, link).await?.len();
+        let lost = nics::lost_filters(dataplane, netlink, member, link).await?.len();
         faults.extend((lost != 0).then_some(Fault::Unfiltered(lost)));
     }
     Ok(faults)
+}
+
+/// Who has an address that an uplink has now, if somebody else has it.
+fn claim(dataplane: &Dataplane, mac: MacAddr, slot: u16) -> Result<Option<String>> {
+    let bound = dataplane.fdb_entry(key(mac))?.filter(|entry| entry.has(fdb_flags::STATIC));
+    let Some(entry) = bound.filter(|entry| entry.slot() != slot) else { return Ok(None) };
+    let owner = dataplane.member_at(entry.slot())?.ifname();
+    Ok(Some(claimed(mac, &owner, Bound { slot: entry.slot(), flags: entry.flags() })))
 }
 
 /// What this process may not know counts as attached.

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail};
-use vswitch_ebpf::abi::{PortRecord, record_flags};
 
 use crate::{
     config::{FarEnd, PortConfig},
     dataplane::{
-        Dataplane, maps,
+        self, Dataplane,
+        ledger::{PortRecord, record_flags},
         pins::Pins,
         state::{self, Member},
     },
@@ -82,7 +82,7 @@ pub(crate) async fn delete_marked(netlink: &Netlink, switch: &str) -> Result<()>
 
 /// A port's interface, if it is still the one that was attached.
 pub(crate) async fn of(
-    pins: &Pins,
+    dataplane: &Dataplane,
     netlink: &Netlink,
     slot: u16,
     record: &PortRecord,
@@ -92,7 +92,21 @@ pub(crate) async fn of(
     }
     let link = netlink.find_index(record.ifindex).await?;
     // Not before: what is there now was there when netlink was asked.
-    Ok(if maps::is_there(pins, slot)? { link } else { None })
+    Ok(if dataplane.is_there(slot)? { link } else { None })
+}
+
+/// As [`of`], of a switch whose other maps may be gone.
+pub(crate) async fn of_pins(
+    pins: &Pins,
+    netlink: &Netlink,
+    slot: u16,
+    record: &PortRecord,
+) -> Result<Option<Link>> {
+    if record.ifindex == 0 {
+        return Ok(None);
+    }
+    let link = netlink.find_index(record.ifindex).await?;
+    Ok(if dataplane::is_there(pins, slot)? { link } else { None })
 }
 
 /// The interface that vswitch made for a port, if it is there, whatever it is called. Where the port has none, it is the one
@@ -102,7 +116,7 @@ pub(crate) async fn made(dataplane: &Dataplane, netlink: &Netlink, member: &Memb
     if created(record).is_none() {
         return Ok(None);
     }
-    if let Some(link) = of(&dataplane.pins, netlink, *slot, record).await? {
+    if let Some(link) = of(dataplane, netlink, *slot, record).await? {
         return Ok(Some(link));
     }
     let Some(link) = netlink.find(&member.ifname()).await? else { return Ok(None) };
@@ -124,7 +138,7 @@ pub(crate) async fn delete_all_made(
     let mut links = netlink.list().await?;
     let (mut indices, mut names) = (HashSet::new(), HashMap::new());
     for (slot, record) in records {
-        if record.ifindex != 0 && maps::is_there(pins, *slot)? {
+        if record.ifindex != 0 && dataplane::is_there(pins, *slot)? {
             indices.insert(record.ifindex);
         } else {
             names.insert(state::text(&record.ifname), record);
