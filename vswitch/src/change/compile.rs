@@ -281,3 +281,6 @@ pub(crate) fn host_owns(mac: MacAddr) -> String {
 pub(crate) fn port_owns(mac: MacAddr) -> String {
     format!("fdb {mac}: is a port's known address: change the port (vswitch port set IF --mac ...)")
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,3 +78,6 @@ fn rest(from: &Image, to: &Image) -> Vec<Write> {
     writes.extend(free.map(|slot| Write::Port(*slot, Port::default())));
     writes
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ use crate::{
 /// From so many interfaces on, one list of all costs less than to ask for each.
 const MANY: usize = 32;
 
-/// So many ports join or part at a time: the tables are written once for all of them.
+/// So many ports join at a time: the tables are written once for all of them.
 const TOGETHER: usize = 32;
 
 /// What happens if a step fails.
@@ -69,8 +69,8 @@ pub(super) async fn reconcile(
     let (kept, parting): (Vec<_>, Vec<_>) =
         work.dataplane.members()?.into_iter().partition(|member| stays(member, &work.wanted));
     work.observe(from, &kept, again).await?;
-    for group in parting.chunks(TOGETHER) {
-        work.part(group).await?;
+    if !parting.is_empty() {
+        work.part(&parting).await?;
     }
     work.readdress(&kept).await?;
     let kept: HashSet<String> = kept.iter().map(Member::ifname).collect();
