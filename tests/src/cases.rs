@@ -13,6 +13,7 @@ use proptest::{
 use vswitch_ebpf::abi::port_flags;
 
 use crate::{
+    change::{Change, change},
     frame::{BROADCAST, MULTICAST, Mac, colons, link_local},
     host_tables::HostTables,
     model::{Entry, Frame, Kind, Member, Mode, Model, Port, slot_of},
@@ -30,6 +31,8 @@ pub struct Case {
 
 #[derive(Clone, Copy)]
 pub struct Step {
+    /// What userspace changes before the frame.
+    pub change: Option<Change>,
     /// Time that passes before the frame.
     pub after: u64,
     pub from: Member,
@@ -61,8 +64,13 @@ const START: u64 = 1 << 20;
 impl Case {
     /// The state of the dataplane that this switch is to be.
     pub fn tables(&self) -> HostTables {
-        let mut tables = HostTables::from(&self.model);
-        for (slot, port) in tables.ports.get_mut() {
+        self.tables_of(&self.model)
+    }
+
+    /// The same of what the switch has become.
+    pub fn tables_of(&self, model: &Model) -> HostTables {
+        let mut tables = HostTables::from(model);
+        for (slot, port) in &mut tables.ports {
             port.flags |= if self.xdp.contains(slot) { port_flags::XDP } else { 0 };
             port.flags |= if self.peer.contains(slot) { port_flags::PEER } else { 0 };
         }
@@ -92,7 +100,8 @@ pub fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config { cases, rng_seed, failure_persistence: None, ..from_env })
 }
 
-/// Any switch with 1 to 8 ports and up to 3 uplinks, and 1 to 32 frames, some of which come back at once.
+/// Any switch with 1 to 8 ports and up to 3 uplinks, and 3 to 64 frames: each comes again twice, the last time often after a
+/// change; and some come back at once.
 ///
 /// Without unions and options of proptest's: each makes further dice of half of those that are left, and of what a fuzzer
 /// throws (`fuzz::decide`) nothing would be left soon.
@@ -102,8 +111,9 @@ pub fn case() -> impl Strategy<Value = Case> {
     let fdb = prop::collection::vec((station(), any::<Index>(), kind(), 0u64..7), 0..8);
     let sources = prop::collection::vec((any::<Index>(), station()), 0..6);
     let back = (rarely(4), any::<Index>()).prop_map(|(back, by)| back.then_some(by));
-    let step = (select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame(), back);
-    let steps = prop::collection::vec(step, 1..=16);
+    let change = (rarely(2), change()).prop_map(|(is, change)| is.then_some(change));
+    let step = (select(vec![0, 0, 1, 2, 3]), any::<Index>(), frame(), back, change);
+    let steps = prop::collection::vec(step, 1..=12);
     (ports, uplinks, modes(), fdb, sources, switch(), steps).prop_map(
         |(ports, uplinks, modes, fdb, sources, model, steps)| {
             let slots: Vec<u16> = (1..).take(ports.len()).collect();
@@ -137,11 +147,13 @@ pub fn case() -> impl Strategy<Value = Case> {
             let hosts: Vec<u16> = uplinks.into_iter().filter(|slot| model.ports.contains_key(slot)).collect();
             case.steps = steps
                 .into_iter()
-                .flat_map(|(after, sender, frame, back)| {
+                .flat_map(|(after, sender, frame, back, change)| {
                     // An adjacent switch may send back what it has just had.
                     let back = back.filter(|_| !hosts.is_empty()).map(|back| Member::Port(*back.get(&hosts)));
-                    let sent = Step { after, from: **sender.get(&senders), frame };
-                    [sent].into_iter().chain(back.map(|from| Step { after: 0, from, frame }))
+                    let sent = Step { change: None, after, from: **sender.get(&senders), frame };
+                    let again = Step { after: 0, ..sent };
+                    let back = back.map(|from| Step { from, ..again });
+                    [sent, again, Step { change, ..again }].into_iter().chain(back)
                 })
                 .collect();
             case
@@ -282,7 +294,10 @@ impl fmt::Debug for Case {
 
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { after, from, frame: Frame { dst, src, len, gso, pause } } = self;
+        let Self { change, after, from, frame: Frame { dst, src, len, gso, pause } } = self;
+        if let Some(change) = change {
+            write!(f, "{change:?}, then ")?;
+        }
         let gso = if *gso { " gso" } else { "" };
         let pause = if *pause { " pause" } else { "" };
         write!(f, "+{after} from {from:?}: {} > {} length {len}{gso}{pause}", colons(*src), colons(*dst))

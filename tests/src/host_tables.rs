@@ -7,16 +7,16 @@ use std::{
 
 use vswitch_ebpf::{
     abi::{
-        FdbEntry, FdbKey, HOST_SLOT, Port, Settings, SourceKey, Stamp, fdb_flags, listed, mode, port_flags,
-        settings_flags,
+        FdbEntry, FdbKey, HOST_SLOT, LISTED, List, Port, Settings, SourceKey, Stamp, fdb_flags, mode,
+        port_flags, settings_flags,
     },
-    egress::flooded,
-    forward::{Decision, decide},
+    forward::{Inline, LookOnly, Stages, decide},
     frame::{self, ETH_P_PAUSE, MacAddr},
-    ingress::{Hook, Ingress},
-    policy::{floods_to, floods_to_host},
-    tables::Tables,
-    verdict::Action,
+    memory::{Question, Record},
+    packet::{Hook, Packet},
+    policy::{host_receives, reached, receives},
+    tables::{Change, Look},
+    verdict::{Action, Decision, Members},
 };
 
 use crate::{
@@ -28,12 +28,22 @@ use crate::{
 #[derive(Clone)]
 pub struct HostTables {
     pub settings: Settings,
-    pub ports: RefCell<BTreeMap<u16, Port>>,
-    pub sources: BTreeMap<SourceKey, u32>,
+    pub ports: BTreeMap<u16, Port>,
+    /// The ports that are down.
+    pub down: RefCell<BTreeSet<u16>>,
+    pub sources: BTreeMap<SourceKey, u64>,
     pub fdb: RefCell<BTreeMap<FdbKey, FdbEntry>>,
     pub fdb_max: usize,
     pub now: Cell<Stamp>,
+    pub generation: Cell<u64>,
+    /// By [`Question::element`].
+    pub records: RefCell<BTreeMap<u32, Record>>,
+    /// How many frames were answered from memory.
+    pub recalled: Cell<u64>,
 }
+
+/// Of memory's hash.
+const SECRET: u64 = 0x0123_4567_89ab_cdef;
 
 /// The interface of the port in a slot, in every test.
 pub fn ifindex(slot: u16) -> u32 {
@@ -66,18 +76,20 @@ impl From<&Model> for HostTables {
             ageing: model.ageing.try_into().unwrap(),
             refresh: model.refresh.try_into().unwrap(),
             flags: all(&flags),
-            slots: ports.last_key_value().map_or(1, |(&slot, _)| slot + 1),
             wire: only(|port| port.uplink),
             passthru: only(|port| port.mode == Mode::Passthru),
-            reserved: 0,
         };
         Self {
             settings,
-            ports: RefCell::new(ports),
+            ports,
+            down: RefCell::new(down(model)),
             sources: abi_sources(model),
             fdb: RefCell::new(abi_fdb(model)),
             fdb_max: model.fdb_max,
             now: Cell::new(model.now),
+            generation: Cell::new(0),
+            records: RefCell::default(),
+            recalled: Cell::new(0),
         }
     }
 }
@@ -86,66 +98,133 @@ impl HostTables {
     /// What the dataplane itself changes becomes what it is in the model.
     pub fn follow(&mut self, model: &Model) {
         self.fdb = RefCell::new(abi_fdb(model));
+        self.down = RefCell::new(down(model));
         self.now.set(model.now);
-        for (slot, port) in self.ports.get_mut() {
-            let down = model.ports[slot].down;
-            port.flags = port.flags & !port_flags::DOWN | if down { port_flags::DOWN } else { 0 };
+        self.forget();
+    }
+
+    /// Becomes what the switch is after a change, as userspace makes it: then what was decided is forgotten.
+    pub fn become_like(&mut self, after: &Self) {
+        let (records, generation) = (self.records.take(), self.generation.get());
+        let recalled = self.recalled.get();
+        *self = after.clone();
+        (self.records, self.generation) = (RefCell::new(records), Cell::new(generation));
+        self.recalled.set(recalled);
+        self.forget();
+    }
+
+    /// What the programs do: from memory, or by the real decision. What either says of one frame, the other must.
+    pub fn decide(&self, from: Member, frame: &model::Frame) -> Packet {
+        self.take(&Header(frame), hook(from))
+    }
+
+    /// What XDP says, where that needs no change.
+    pub fn foresee(&self, from: Member, frame: &model::Frame) -> Option<Packet> {
+        self.decided(&Header(frame), &LookOnly(self), hook(from))
+    }
+
+    /// As [`HostTables::decide`], of any bytes.
+    pub fn take(&self, frame: &impl frame::Frame, hook: Hook) -> Packet {
+        let asked = frame.words().map(|words| Question {
+            words,
+            wire_len: frame.wire_len(),
+            hook,
+            generation: self.generation.get(),
+            now: self.now.get(),
+        });
+        let recalled = asked.and_then(|asked| {
+            self.records.borrow().get(&asked.element(SECRET)).and_then(|record| record.answer(&asked))
+        });
+        // What XDP says, where that needs no change.
+        let foreseen = self.decided(frame, &LookOnly(self), hook);
+        let packet = self.decided(frame, &Inline(self), hook).expect("the sender is a member");
+        if let Some(foreseen) = foreseen {
+            assert_eq!(foreseen.decision(), packet.decision(), "XDP's decision and tc's");
         }
+        if let Some(decision) = recalled {
+            assert_eq!(decision, packet.decision(), "what is remembered is what is decided");
+            self.recalled.set(self.recalled.get() + 1);
+        }
+        if let Some(asked) = asked {
+            self.keep(&packet, &asked);
+        }
+        packet
     }
 
-    /// The real decision.
-    pub fn decide(&self, from: Member, frame: &model::Frame) -> Decision {
-        decide(&Header(frame), self, hook(from)).expect("the sender is a member")
+    fn decided(&self, frame: &impl frame::Frame, stages: &impl Stages, hook: Hook) -> Option<Packet> {
+        let mut packet = Packet::UNREAD;
+        decide(&mut packet, frame, self, stages, hook).then_some(packet)
     }
 
-    /// Who receives the frame, with floods expanded as the programs do.
-    pub fn outcome(&self, decision: &Decision) -> Outcome {
-        let verdict = decision.verdict;
-        let (receivers, dropped) = match verdict.action {
-            Action::Forward => (BTreeSet::from([Receiver::Port(verdict.target.slot)]), None),
-            Action::Host => (BTreeSet::from([Receiver::Host { uplink: verdict.target.slot }]), None),
-            Action::HostHere => (BTreeSet::from([stack_of(decision.ingress())]), None),
-            Action::Drop => (BTreeSet::new(), Some(verdict.reason.name())),
-            Action::Flood => self.flood(decision),
+    fn keep(&self, packet: &Packet, asked: &Question) {
+        let mut records = self.records.borrow_mut();
+        records.entry(asked.element(SECRET)).or_insert_with(Record::default).keep(packet, asked);
+    }
+
+    /// Who receives the frame, with lists walked as the programs do.
+    pub fn outcome(&self, packet: &Packet) -> Outcome {
+        let Decision { slot, verdict, fdb_full, .. } = packet.decision();
+        let here = if packet.from_wire() { Receiver::Host { uplink: slot } } else { Receiver::HostHere };
+        let target = verdict.target.slot;
+        let one = match verdict.action {
+            Action::Forward => Some(Receiver::Port(target)),
+            Action::Host => Some(Receiver::Host { uplink: target }),
+            Action::HostHere => Some(here),
+            Action::Drop | Action::Flood => None,
         };
-        Outcome { receivers, dropped, fdb_full: decision.fdb_full }
+        let mut receivers: BTreeSet<_> = one.into_iter().collect();
+        let dropped = match (verdict.action, verdict.list) {
+            (Action::Drop, _) => Some(verdict.reason),
+            (_, Members::Nobody) => None,
+            (_, list) => {
+                receivers.extend(self.members(packet, list));
+                reached(packet, !receivers.is_empty()).err()
+            }
+        };
+        Outcome { receivers, dropped: dropped.map(|reason| reason.name()), fdb_full }
     }
 
-    fn flood(&self, decision: &Decision) -> (BTreeSet<Receiver>, Option<&'static str>) {
-        let flood = decision.flood();
-        let slots = 1..self.settings.slots;
-        let port = |slot: u16| self.ports.borrow().get(&slot).copied().unwrap_or_default();
-        let ports = slots.clone().filter(|&slot| floods_to(self, &flood, slot, &port(slot)));
-        let ports: Vec<_> = ports.map(Receiver::Port).collect();
-        let hosts = slots.filter(|&slot| floods_to_host(&flood, slot, &port(slot)));
-        let hosts: Vec<_> = hosts.map(|uplink| Receiver::Host { uplink }).collect();
-        let fate = flooded(decision.facts.origin.kind, ports.len().try_into().unwrap(), !hosts.is_empty());
-        (ports.into_iter().chain(hosts).collect(), fate.err().map(|reason| reason.name()))
+    /// The members of a list that may have the frame.
+    fn members(&self, packet: &Packet, list: Members) -> Vec<Receiver> {
+        let is_member = |slot: u16, port: &Port| match list {
+            Members::Nobody => false,
+            Members::Domain => true,
+            Members::Uplinks => port.flags & port_flags::UPLINK != 0,
+            Members::Listeners => self.sources.contains_key(&SourceKey { mac: packet.source, slot }),
+        };
+        let members = self.ports.iter().filter(|&(&slot, port)| is_member(slot, port));
+        members
+            .flat_map(|(&slot, port)| {
+                let port_has = receives(self, packet, slot, port).then_some(Receiver::Port(slot));
+                let host_has = host_receives(packet, slot, port).then_some(Receiver::Host { uplink: slot });
+                port_has.into_iter().chain(host_has)
+            })
+            .collect()
     }
 }
 
-fn stack_of(ingress: &Ingress) -> Receiver {
-    if ingress.from_wire() { Receiver::Host { uplink: ingress.slot } } else { Receiver::HostHere }
-}
-
-impl Tables for HostTables {
+impl Look for HostTables {
     fn settings(&self) -> Settings {
         self.settings
     }
 
     fn slot_of(&self, ifindex: u32) -> Option<u16> {
-        self.ports.borrow().iter().find(|(_, port)| port.ifindex == ifindex).map(|(&slot, _)| slot)
+        self.ports.iter().find(|(_, port)| port.ifindex == ifindex).map(|(&slot, _)| slot)
     }
 
-    fn port(&self, slot: u16) -> Option<Port> {
-        self.ports.borrow().get(&slot).copied()
+    fn port(&self, slot: u16) -> Option<&Port> {
+        self.ports.get(&slot)
     }
 
-    fn revive(&self, slot: u16) {
-        self.ports.borrow_mut().entry(slot).and_modify(|port| port.flags &= !port_flags::DOWN);
+    fn is_down(&self, slot: u16) -> bool {
+        self.down.borrow().contains(&slot)
     }
 
-    fn listed(&self, key: SourceKey) -> u32 {
+    fn is_gone(&self, _slot: u16) -> bool {
+        false
+    }
+
+    fn listed(&self, key: SourceKey) -> u64 {
         self.sources.get(&key).copied().unwrap_or(0)
     }
 
@@ -154,6 +233,16 @@ impl Tables for HostTables {
     }
 
     fn fdb_ahead(&self, _key: FdbKey) {}
+
+    fn now(&self) -> Stamp {
+        self.now.get()
+    }
+}
+
+impl Change for HostTables {
+    fn revive(&self, slot: u16) {
+        self.down.borrow_mut().remove(&slot);
+    }
 
     fn fdb_insert(&self, key: FdbKey, entry: FdbEntry) -> bool {
         let mut fdb = self.fdb.borrow_mut();
@@ -172,8 +261,8 @@ impl Tables for HostTables {
         assert_eq!(self.fdb.borrow_mut().insert(key, new), Some(old), "what was found a moment ago");
     }
 
-    fn now(&self) -> Stamp {
-        self.now.get()
+    fn forget(&self) {
+        self.generation.set(self.generation.get() + 1);
     }
 }
 
@@ -189,6 +278,10 @@ impl frame::Frame for Header<'_> {
 
     fn wire_len(&self) -> u32 {
         if self.0.gso { 0 } else { self.0.len }
+    }
+
+    fn length(&self) -> u32 {
+        self.0.len
     }
 }
 
@@ -227,16 +320,31 @@ fn abi_entry(entry: &model::Entry) -> FdbEntry {
     FdbEntry::new(slot_of(entry.at), kind | host, entry.seen)
 }
 
-/// By sender and port, and by sender what its ports say together.
-fn abi_sources(model: &Model) -> BTreeMap<SourceKey, u32> {
+/// An FDB as the specification sees it, which knows nothing of [`fdb_flags::RESTLESS`].
+pub fn settled(fdb: &BTreeMap<FdbKey, FdbEntry>) -> BTreeMap<FdbKey, FdbEntry> {
+    let settle = |entry: &FdbEntry| {
+        FdbEntry::new(entry.slot(), entry.flags() & !fdb_flags::RESTLESS, entry.stamp())
+    };
+    fdb.iter().map(|(key, entry)| (*key, settle(entry))).collect()
+}
+
+/// By sender and port, and by sender all of its ports: rows of members one behind the other.
+fn abi_sources(model: &Model) -> BTreeMap<SourceKey, u64> {
     let mut sources = BTreeMap::new();
     for &(slot, mac) in &model.sources {
         let mac = MacAddr(mac);
-        let nodst = if model.ports[&slot].nodst { listed::NODST } else { 0 };
-        sources.insert(SourceKey { mac, slot }, listed::BY_PORT);
-        *sources.entry(SourceKey { mac, slot: HOST_SLOT }).or_default() |= listed::BY_PORT | nodst;
+        sources.insert(SourceKey { mac, slot }, LISTED);
+        let all = sources.entry(SourceKey { mac, slot: HOST_SLOT }).or_default();
+        let list = List(*all);
+        let longer = List::new(0, u16::try_from(list.len() + 1).unwrap());
+        let nodst = list.nodst() || model.ports[&slot].nodst;
+        *all = if nodst { longer.with_nodst() } else { longer }.0;
     }
     sources
+}
+
+fn down(model: &Model) -> BTreeSet<u16> {
+    model.ports.iter().filter(|(_, port)| port.down).map(|(&slot, _)| slot).collect()
 }
 
 fn abi_port(slot: u16, port: &model::Port) -> Port {
@@ -244,7 +352,7 @@ fn abi_port(slot: u16, port: &model::Port) -> Port {
         uplink,
         mode,
         nodst,
-        down,
+        down: _,
         mtu,
         hairpin,
         isolated,
@@ -256,7 +364,6 @@ fn abi_port(slot: u16, port: &model::Port) -> Port {
     let flags = [
         (uplink, port_flags::UPLINK),
         (nodst, port_flags::NODST),
-        (down, port_flags::DOWN),
         (hairpin, port_flags::HAIRPIN),
         (isolated, port_flags::ISOLATED),
         (learning, port_flags::LEARNING),

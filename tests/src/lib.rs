@@ -3,6 +3,7 @@
 
 pub mod campaign;
 pub mod cases;
+pub mod change;
 pub mod controller;
 pub mod fabric;
 pub mod fdb;

@@ -1,10 +1,8 @@
 //! Do the decision and the model agree, frame by frame? For property tests and fuzzing alike.
 
-use vswitch_ebpf::abi::port_flags::DOWN;
-
 use crate::{
     cases::{Case, Step},
-    host_tables::{HostTables, abi_fdb},
+    host_tables::{HostTables, abi_fdb, settled},
     model::{Model, Outcome},
 };
 
@@ -19,8 +17,15 @@ pub struct Taken<'a> {
 /// Sends the case's frames through both. The error is the first difference, with all that led to it.
 pub fn in_lock_step(case: &Case, mut taken: impl FnMut(&Taken<'_>)) -> Result<(), String> {
     let mut model = case.model.clone();
-    let tables = case.tables();
+    let mut tables = case.tables();
     for (n, step) in case.steps.iter().enumerate() {
+        if let Some(change) = step.change {
+            change.make(&mut model);
+            tables.become_like(&case.tables_of(&model));
+        }
+        if !model.has(step.from) {
+            continue;
+        }
         model.now += step.after;
         tables.now.set(model.now);
         let before = model.clone();
@@ -39,6 +44,7 @@ pub fn in_lock_step(case: &Case, mut taken: impl FnMut(&Taken<'_>)) -> Result<()
 
 /// Whether the decisions have left in the tables what the model holds.
 pub fn same_state(tables: &HostTables, model: &Model) -> bool {
-    let up = |slot: &u16| tables.ports.borrow()[slot].flags & DOWN == 0;
-    model.ports.iter().all(|(slot, port)| up(slot) != port.down) && *tables.fdb.borrow() == abi_fdb(model)
+    let down = tables.down.borrow();
+    model.ports.iter().all(|(slot, port)| down.contains(slot) == port.down)
+        && settled(&tables.fdb.borrow()) == abi_fdb(model)
 }

@@ -145,6 +145,11 @@ impl Model {
         }
     }
 
+    /// Whether the sender's port is one of the switch's.
+    pub fn has(&self, member: Member) -> bool {
+        self.ports.contains_key(&slot_of(member))
+    }
+
     /// One frame enters the switch now.
     pub fn send(&mut self, from: Member, frame: &Frame) -> Outcome {
         if let Member::Port(slot) = from {

@@ -185,7 +185,7 @@ impl Bench {
     fn after(&mut self, after: u64, from: Member, src: Mac, dst: Mac, expected: Result<&[Receiver], &str>) {
         let frame = Frame { dst, src, len: 60, gso: false, pause: false };
         let Self(case) = self;
-        case.steps = vec![Step { after, from, frame }];
+        case.steps = vec![Step { change: None, after, from, frame }];
         in_lock_step(case, |_| ()).unwrap_or_else(|error| panic!("{error}"));
         case.model.now += after;
         let outcome = case.model.send(from, &frame);

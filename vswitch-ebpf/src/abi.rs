@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{fdb::Shape, frame::MacAddr};
 
 /// Version of everything in this file; programs and pins of another version are never mixed.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Entries of the source lists of all ports together.
 pub const SOURCES_MAX: u32 = 8192;
@@ -41,14 +41,10 @@ pub struct Settings {
     pub refresh: u32,
     /// [`settings_flags`].
     pub flags: u32,
-    /// One more than the highest slot in use: where a flood may stop looking.
-    pub slots: u16,
     /// Slot of the only uplink, by which frames for the outside leave; 0 with none or several.
     pub wire: u16,
     /// Slot of the access port in passthru mode; 0 if there is none.
     pub passthru: u16,
-    /// Explicit padding, zero.
-    pub reserved: u16,
 }
 
 /// Bits of [`Settings::flags`].
@@ -100,12 +96,15 @@ pub mod port_flags {
     pub const XDP: u32 = 1 << 7;
     /// The interface is a veth whose peer is in another namespace: `bpf_redirect_peer` delivers.
     pub const PEER: u32 = 1 << 8;
-    /// Its interface is down or has no carrier. As with the bridge's and macvlan's, nothing is forwarded to it.
-    pub const DOWN: u32 = 1 << 9;
     /// Source mode: frames from listed senders go to the listing ports alone (macvlan's `nodst`).
     pub const NODST: u32 = 1 << 10;
-    /// What a port has when the user says nothing.
-    pub const DEFAULT: u32 = LEARNING | FLOOD | MCAST_FLOOD | BCAST_FLOOD;
+}
+
+/// Bits of an element of the map `STATES`, by slot: what frames and the controller change of a port, in a word of its own.
+/// Both sides change single bits by atomic operations, so that neither undoes what the other has just done.
+pub mod port_state {
+    /// Its interface is down or has no carrier. As with the bridge's and macvlan's, nothing is forwarded to it.
+    pub const DOWN: u32 = 1 << 0;
 }
 
 /// Values of [`Port::mode`]: macvlan's words. Uplinks have [`mode::BRIDGE`].
@@ -171,8 +170,71 @@ impl FdbKey {
     }
 }
 
-/// Key of the map `SOURCES`: a sender, and a port in source mode that lists it. With slot 0 the sender alone: some port
-/// lists it.
+/// Elements of the map `MEMBERS`: the slots of all lists' members, each list's in one row.
+pub const MEMBERS_MAX: u32 = 32_768;
+
+/// A list of members, as one word that is replaced as a whole: where its row in the map `MEMBERS` begins, and how long it is.
+///
+/// Userspace writes a new row where no list is, then the word, and uses the old row's room again after a grace period.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct List(pub u64);
+
+impl List {
+    /// In a word of the map `SOURCES`: a port with [`port_flags::NODST`] lists the sender.
+    const NODST: u64 = 1 << 63;
+    const LENGTH_SHIFT: u32 = 32;
+    const LENGTH_MASK: u64 = (1 << 16) - 1;
+
+    /// The row of `length` members from the element `first` on.
+    #[inline(always)]
+    pub const fn new(first: u32, length: u16) -> Self {
+        Self(first as u64 | (length as u64) << Self::LENGTH_SHIFT)
+    }
+
+    /// As this one, and frames of the sender go to its members alone.
+    #[must_use]
+    pub const fn with_nodst(self) -> Self {
+        Self(self.0 | Self::NODST)
+    }
+
+    /// The element of the first member.
+    #[inline(always)]
+    pub const fn first(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// How many members it has.
+    #[inline(always)]
+    pub const fn len(self) -> u32 {
+        (self.0 >> Self::LENGTH_SHIFT & Self::LENGTH_MASK) as u32
+    }
+
+    /// Whether it has none.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether frames of the sender go to its members alone (macvlan's `nodst`).
+    #[inline(always)]
+    pub const fn nodst(self) -> bool {
+        self.0 & Self::NODST != 0
+    }
+}
+
+/// Elements of the map `LISTS`.
+pub mod lists {
+    /// Every port whose interface is there: who may have a frame for many.
+    pub const DOMAIN: u32 = 0;
+    /// The uplinks among them.
+    pub const UPLINKS: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Key of the map `SOURCES`: a sender, and a port in source mode that lists it. With slot 0 the sender alone: its value is
+/// the [`List`] of all ports that list it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct SourceKey {
@@ -182,13 +244,8 @@ pub struct SourceKey {
     pub slot: u16,
 }
 
-/// Values of the map `SOURCES`.
-pub mod listed {
-    /// Listed.
-    pub const BY_PORT: u32 = 1;
-    /// Slot 0 only: a port with [`super::port_flags::NODST`] lists it.
-    pub const NODST: u32 = 1 << 1;
-}
+/// Value of the map `SOURCES` for a sender and a port that lists it.
+pub const LISTED: u64 = 1;
 
 /// What the FDB knows of an address: one aligned word, so that a reader never sees the port of one store with the stamp of another.
 ///
@@ -209,6 +266,10 @@ pub mod fdb_flags {
     pub const DERIVED: u8 = 1 << 3;
     /// vswitch has entered the address into the receive filter of the uplink. The dataplane does not ask for it.
     pub const FILTERED: u8 = 1 << 4;
+    /// It has moved less than [`super::Settings::refresh`] ago. While it is so, no verdict that follows from it is
+    /// remembered, and its moving on makes no other verdict forgotten: a station that moves an address with each frame
+    /// costs nobody else anything.
+    pub const RESTLESS: u8 = 1 << 5;
     /// An address of the host itself: the bridge's "permanent".
     pub const LOCAL: u8 = STATIC | STICKY | HOST;
 }
@@ -381,9 +442,10 @@ mod tests {
 
     /// The layout is a contract with pinned maps: whoever changes a number here raises `ABI_VERSION`.
     #[test]
-    fn layout_is_the_one_of_version_2() {
-        assert_eq!(ABI_VERSION, 2);
-        assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (20, 4));
+    fn layout_is_the_one_of_version_3() {
+        assert_eq!(ABI_VERSION, 3);
+        assert_eq!((size_of::<Settings>(), align_of::<Settings>()), (16, 4));
+        assert_eq!((size_of::<List>(), List::new(7, 9).with_nodst().0), (8, 1 << 63 | 9 << 32 | 7));
         assert_eq!((size_of::<Port>(), align_of::<Port>()), (16, 4));
         assert_eq!((size_of::<Interface>(), offset_of!(Interface, slot)), (8, 4));
         assert_eq!((size_of::<FdbKey>(), offset_of!(FdbKey, vlan)), (8, 6));

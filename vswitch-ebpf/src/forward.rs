@@ -1,64 +1,114 @@
-//! The whole decision for one frame: the steps in sequence.
+//! The whole decision for one frame: the stages in sequence.
 
 use crate::{
     abi::FdbKey,
-    egress::{Facts, egress},
-    frame::{Frame, MacAddr},
-    ingress::{Hook, Ingress, admit, sender},
-    learn::{Origin, learn},
+    egress::egress,
+    frame::Frame,
+    ingress::{admit, enter},
+    learn::{LessonKind, consider, learn},
     lookup::lookup,
-    policy::Flood,
-    tables::Tables,
+    packet::{Hook, Packet},
+    tables::{Change, Look},
     verdict::Verdict,
 };
 
-/// What was decided, and for whom.
-#[derive(Clone, Copy, Debug)]
-pub struct Decision {
-    /// What it follows from.
-    pub facts: Facts,
-    /// Whether the source address found no room in the FDB.
-    pub fdb_full: bool,
-    /// Where the frame goes.
-    pub verdict: Verdict,
+/// The stages behind the entry, as a program runs them. Each is a function of its own to the verifier, which looks at it once
+/// and not after each way through those before it, and only one at a time has room on the stack.
+pub trait Stages {
+    /// A port that is said to be down has just sent a frame. False: leave the frame.
+    fn revive(&self, slot: u16) -> bool;
+
+    /// [`source`]. False: leave the frame.
+    fn source(&self, packet: &mut Packet) -> bool;
+
+    /// [`destination`].
+    fn destination(&self, packet: &mut Packet);
 }
 
-impl Decision {
-    /// Who sent the frame.
-    #[inline(always)]
-    pub const fn ingress(&self) -> &Ingress {
-        &self.facts.ingress
-    }
-
-    /// The question that each port is asked if the frame is for many.
-    #[inline(always)]
-    pub const fn flood(&self) -> Flood {
-        let Facts { settings, ingress, origin, sender, wire_len } = self.facts;
-        let Verdict { kind, target, .. } = self.verdict;
-        let (target, slots, settings) = (target.slot, settings.slots, settings.flags);
-        Flood { ingress, settings, wire_len, origin, sender, target, slots, kind, fdb_full: self.fdb_full }
-    }
-}
-
-/// Decides what happens to one frame; `None` if its interface is no member of the switch.
+/// Decides what happens to one frame. False: its interface is no member of the switch, or a stage leaves it.
 #[inline(always)]
-pub fn decide(frame: &impl Frame, tables: &impl Tables, hook: Hook) -> Option<Decision> {
-    let ingress = sender(tables, hook)?;
-    let settings = tables.settings();
-    let origin = Origin::FRESH;
-    let mut facts = Facts { settings, ingress, origin, sender: MacAddr([0; 6]), wire_len: frame.wire_len() };
-    let header = match admit(frame, &settings, &ingress) {
-        Ok(header) => header,
-        Err(reason) => return Some(Decision { facts, fdb_full: false, verdict: Verdict::drop(reason) }),
-    };
-    facts.sender = header.source;
-    let source = FdbKey { mac: header.source, vlan: 0 };
+pub fn decide(
+    packet: &mut Packet,
+    frame: &impl Frame,
+    tables: &impl Look,
+    stages: &impl Stages,
+    hook: Hook,
+) -> bool {
+    if !enter(packet, frame, tables, hook) {
+        return false;
+    }
+    if !packet.from_host && tables.is_down(packet.slot) && !stages.revive(packet.slot) {
+        return false;
+    }
+    if let Err(reason) = admit(packet, frame) {
+        packet.verdict = Verdict::drop(reason);
+        return true;
+    }
+    tables.fdb_ahead(FdbKey { mac: packet.destination, vlan: 0 });
+    packet.begin(tables.now());
+    if !stages.source(packet) {
+        return false;
+    }
+    stages.destination(packet);
+    true
+}
 
-    tables.fdb_ahead(FdbKey { mac: header.destination, vlan: 0 });
-    let now = tables.now();
-    let learned = learn(tables, &settings, &ingress, source, now);
-    facts.origin = learned.origin;
-    let destination = lookup(tables, &settings, &ingress, &header, now);
-    let verdict = egress(tables, &facts, destination);
-    Some(Decision { facts, fdb_full: learned.fdb_full, verdict })
+/// Where does the frame come from, and what does that teach?
+#[inline(always)]
+pub fn source(packet: &mut Packet, tables: &impl Change) {
+    let settings = tables.settings();
+    let lesson = consider(packet, tables, &settings);
+    learn(packet, tables, lesson);
+}
+
+/// As [`source`], where that teaches nothing. Returns whether it does not.
+#[inline(always)]
+pub fn known_source(packet: &mut Packet, tables: &impl Look) -> bool {
+    let settings = tables.settings();
+    matches!(consider(packet, tables, &settings).kind, LessonKind::Nothing)
+}
+
+/// Where does it go?
+#[inline(always)]
+pub fn destination(packet: &mut Packet, tables: &impl Look) {
+    let settings = tables.settings();
+    let destination = lookup(packet, tables, &settings);
+    packet.verdict = egress(packet, tables, &settings, destination);
+}
+
+/// All stages, in a row.
+pub struct Inline<'a, T>(pub &'a T);
+
+impl<T: Change> Stages for Inline<'_, T> {
+    fn revive(&self, slot: u16) -> bool {
+        self.0.revive(slot);
+        self.0.forget();
+        true
+    }
+
+    fn source(&self, packet: &mut Packet) -> bool {
+        source(packet, self.0);
+        true
+    }
+
+    fn destination(&self, packet: &mut Packet) {
+        destination(packet, self.0);
+    }
+}
+
+/// As [`Inline`], and none may change anything.
+pub struct LookOnly<'a, T>(pub &'a T);
+
+impl<T: Look> Stages for LookOnly<'_, T> {
+    fn revive(&self, _slot: u16) -> bool {
+        false
+    }
+
+    fn source(&self, packet: &mut Packet) -> bool {
+        known_source(packet, self.0)
+    }
+
+    fn destination(&self, packet: &mut Packet) {
+        destination(packet, self.0);
+    }
 }

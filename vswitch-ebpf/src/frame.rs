@@ -18,6 +18,9 @@ pub trait Frame {
     /// Length in bytes with the Ethernet header, of the longest frame that will be on a wire: 0 for a GSO super-frame,
     /// whose segments fit the MTU by construction.
     fn wire_len(&self) -> u32;
+
+    /// Length in bytes with the Ethernet header, of a GSO super-frame as it is: what is counted.
+    fn length(&self) -> u32;
 }
 
 /// A 48-bit MAC address, in the order of the wire.
@@ -118,6 +121,10 @@ impl Frame for &[u8] {
     }
 
     fn wire_len(&self) -> u32 {
+        self.length()
+    }
+
+    fn length(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
 }

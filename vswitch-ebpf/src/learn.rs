@@ -1,12 +1,12 @@
-//! Step 2: what does the source address teach, and does it tell a reflection from a frame of the outside?
+//! Stage 2: what does the source address teach, and does it tell a reflection from a frame of the outside?
 
 use bytemuck::NoUninit;
 
 use crate::{
-    abi::{FdbEntry, FdbKey, Settings, Stamp, fdb_flags, mode, port_flags, settings_flags},
-    ingress::Ingress,
+    abi::{FdbEntry, Settings, Stamp, fdb_flags, mode, port_flags, settings_flags},
+    packet::Packet,
     policy::compat,
-    tables::Tables,
+    tables::{Change, Look},
 };
 
 /// Where a frame comes from in the end.
@@ -24,6 +24,10 @@ pub struct Origin {
 impl Origin {
     /// Of a frame that is no reflection.
     pub const FRESH: Self = Self { kind: OriginKind::Fresh, slot: 0, mode: 0 };
+
+    const fn of(kind: OriginKind) -> Self {
+        Self { kind, ..Self::FRESH }
+    }
 }
 
 /// Whether a frame is a reflection.
@@ -42,77 +46,128 @@ pub enum OriginKind {
     Spoofed,
 }
 
-/// What a source address has taught.
+/// What a frame changes in the tables. Flat, as [`crate::verdict::Verdict`] is, and for its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learned {
-    /// Where the frame comes from in the end.
-    pub origin: Origin,
-    /// Whether there was no room to learn it.
-    pub fdb_full: bool,
+pub struct Lesson {
+    /// What to do.
+    pub kind: LessonKind,
+    /// With [`LessonKind::Move`] and [`LessonKind::Renew`], the entry of the source address.
+    pub entry: FdbEntry,
 }
 
-/// Learns, moves or refreshes the entry of a frame's source address.
+/// What is to be done about the FDB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LessonKind {
+    /// Nothing.
+    Nothing,
+    /// The source address is new.
+    Insert,
+    /// It was elsewhere.
+    Move,
+    /// It has been heard again, long after the last time.
+    Renew,
+}
+
+impl Lesson {
+    const NOTHING: Self = Self { kind: LessonKind::Nothing, entry: FdbEntry(0) };
+}
+
+/// What the source address teaches, and where the frame comes from.
 ///
 /// As the bridge's `br_fdb_update`: an entry moves to the port that the address was last seen on and keeps its kind; a
 /// sticky one stays where it is and is renewed; an address of the host does not change. The frame is forwarded all the
 /// same. An address that an adjacent switch reflects has not moved. A private port may send from addresses that are known
 /// to be its own alone: under another one, what it sends up would come back as somebody else's, and reach siblings.
 #[inline(always)]
-pub fn learn(
-    tables: &impl Tables,
-    settings: &Settings,
-    ingress: &Ingress,
-    source: FdbKey,
-    now: Stamp,
-) -> Learned {
-    let nothing = Learned { origin: Origin::FRESH, fdb_full: false };
-    let learns = settings.ageing != 0 && ingress.port.flags & port_flags::LEARNING != 0;
-    let reflects = ingress.from_wire() && settings.flags & settings_flags::STATIONS != 0;
-    let private = !ingress.from_host && ingress.port.mode == mode::PRIVATE && !compat(settings.flags);
-    if !source.mac.is_station() || !learns && !reflects && !private {
-        return nothing;
+pub fn consider(packet: &mut Packet, tables: &impl Look, settings: &Settings) -> Lesson {
+    let learns = settings.ageing != 0 && packet.flags & port_flags::LEARNING != 0;
+    let reflects = packet.from_wire() && packet.settings & settings_flags::STATIONS != 0;
+    let private = !packet.from_host && packet.mode == mode::PRIVATE && !compat(packet.settings);
+    if !packet.source.is_station() || !learns && !reflects && !private {
+        return Lesson::NOTHING;
     }
-    let spoofed = Learned { origin: Origin { kind: OriginKind::Spoofed, ..Origin::FRESH }, ..nothing };
-    let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
-    let Some(entry) = tables.fdb(source) else {
-        let known = learns && tables.fdb_insert(source, FdbEntry::new(ingress.slot, host, now));
-        let answer = if private && !known { spoofed } else { nothing };
-        return Learned { fdb_full: learns && !known, ..answer };
+    let Some(entry) = packet.look_up(tables, packet.source, settings.ageing) else {
+        if private && !learns {
+            packet.origin = Origin::of(OriginKind::Spoofed);
+        }
+        return if learns { Lesson { kind: LessonKind::Insert, ..Lesson::NOTHING } } else { Lesson::NOTHING };
     };
-    let elsewhere = is_elsewhere(ingress, entry);
+    let elsewhere = is_elsewhere(packet, entry);
     if private
         && (elsewhere && entry.has(fdb_flags::STICKY)
-            || !learns && (elsewhere || entry.expired(now, settings.ageing)))
+            || !learns && (elsewhere || entry.expired(packet.now, settings.ageing)))
     {
-        return spoofed;
+        packet.origin = Origin::of(OriginKind::Spoofed);
+        return Lesson::NOTHING;
     }
-    let origin = if reflects { origin(tables, settings, ingress, entry, now) } else { Origin::FRESH };
-    if learns && matches!(origin.kind, OriginKind::Fresh | OriginKind::Moved) {
-        update(tables, settings, ingress, source, entry, now);
+    if reflects {
+        packet.origin = origin(packet, tables, settings, entry);
     }
-    Learned { origin, ..nothing }
+    if !learns || !matches!(packet.origin.kind, OriginKind::Fresh | OriginKind::Moved) || is_local(entry) {
+        return Lesson::NOTHING;
+    }
+    if elsewhere && !entry.has(fdb_flags::STICKY) {
+        return Lesson { kind: LessonKind::Move, entry };
+    }
+    if entry.age(packet.now) >= Stamp::from(settings.refresh) {
+        return Lesson { kind: LessonKind::Renew, entry };
+    }
+    packet.holds_until(entry.stamp().wrapping_add(Stamp::from(settings.refresh)));
+    Lesson::NOTHING
+}
+
+/// Makes the FDB say what the frame teaches. What follows from the tables before that is not remembered.
+///
+/// An address that has moved is restless until it has been heard at one place for as long as a stamp holds. Its first move
+/// makes all verdicts forgotten; none is remembered that follows from where it is while it is restless.
+#[inline(always)]
+pub fn learn(packet: &mut Packet, tables: &impl Change, lesson: Lesson) {
+    let key = packet.key(packet.source);
+    let host = if packet.from_host { fdb_flags::HOST } else { 0 };
+    let Lesson { kind, entry } = lesson;
+    match kind {
+        LessonKind::Nothing => return,
+        LessonKind::Insert => {
+            let known = tables.fdb_insert(key, FdbEntry::new(packet.slot, host, packet.now));
+            packet.fdb_full = !known;
+            let private = !packet.from_host && packet.mode == mode::PRIVATE && !compat(packet.settings);
+            if private && !known {
+                packet.origin = Origin::of(OriginKind::Spoofed);
+            }
+        }
+        LessonKind::Move => {
+            let flags = entry.flags() & !fdb_flags::HOST | host | fdb_flags::RESTLESS;
+            tables.fdb_replace(key, entry, FdbEntry::new(packet.slot, flags, packet.now));
+            if !entry.has(fdb_flags::RESTLESS) {
+                tables.forget();
+            }
+        }
+        LessonKind::Renew => {
+            let flags = entry.flags() & !fdb_flags::RESTLESS;
+            tables.fdb_replace(key, entry, FdbEntry::new(entry.slot(), flags, packet.now));
+        }
+    }
+    packet.holds_until(0);
 }
 
 /// Who sent a frame that came in by an uplink, by the entry of its source address.
 #[inline(always)]
-fn origin(
-    tables: &impl Tables,
-    settings: &Settings,
-    ingress: &Ingress,
-    entry: FdbEntry,
-    now: Stamp,
-) -> Origin {
+fn origin(packet: &Packet, tables: &impl Look, settings: &Settings, entry: FdbEntry) -> Origin {
     if is_local(entry) {
-        return Origin { kind: OriginKind::Host, ..Origin::FRESH };
+        return Origin::of(OriginKind::Host);
     }
-    if entry.slot() == ingress.slot || entry.has(fdb_flags::HOST) || entry.expired(now, settings.ageing) {
+    if entry.slot() == packet.slot
+        || entry.has(fdb_flags::HOST)
+        || entry.expired(packet.now, settings.ageing)
+    {
         return Origin::FRESH;
     }
     match tables.port(entry.slot()) {
         // The kernel knows the addresses of the children that are up.
         Some(port)
             if port.flags & port_flags::UPLINK == 0
-                && (port.flags & port_flags::DOWN == 0 || !compat(settings.flags)) =>
+                && (!compat(packet.settings) || !tables.is_down(entry.slot())) =>
         {
             // An address that was learned from a bridge port may have moved out for good; one of a station that sends
             // everything up is seen out there with its every frame.
@@ -125,30 +180,8 @@ fn origin(
 }
 
 #[inline(always)]
-fn update(
-    tables: &impl Tables,
-    settings: &Settings,
-    ingress: &Ingress,
-    source: FdbKey,
-    entry: FdbEntry,
-    now: Stamp,
-) {
-    if is_local(entry) {
-        return;
-    }
-    let host = if ingress.from_host { fdb_flags::HOST } else { 0 };
-    let elsewhere = entry.slot() != ingress.slot || entry.flags() & fdb_flags::HOST != host;
-    if elsewhere && !entry.has(fdb_flags::STICKY) {
-        let kind = entry.flags() & !fdb_flags::HOST;
-        tables.fdb_replace(source, entry, FdbEntry::new(ingress.slot, kind | host, now));
-    } else if entry.age(now) >= u64::from(settings.refresh) {
-        tables.fdb_replace(source, entry, FdbEntry::new(entry.slot(), entry.flags(), now));
-    }
-}
-
-#[inline(always)]
-const fn is_elsewhere(ingress: &Ingress, entry: FdbEntry) -> bool {
-    entry.slot() != ingress.slot || entry.has(fdb_flags::HOST)
+const fn is_elsewhere(packet: &Packet, entry: FdbEntry) -> bool {
+    entry.slot() != packet.slot || entry.has(fdb_flags::HOST) != packet.from_host
 }
 
 #[inline(always)]

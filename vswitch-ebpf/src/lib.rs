@@ -9,7 +9,10 @@
 pub mod abi;
 pub mod fdb;
 pub mod frame;
+pub mod packet;
 pub mod tables;
+
+pub mod memory;
 
 pub mod ingress;
 

@@ -1,27 +1,23 @@
-//! Step 3: where is the destination address?
+//! Stage 3: where is the destination address?
 
 use crate::{
-    abi::{FdbKey, Port, Settings, Stamp, fdb_flags, port_flags, settings_flags},
-    frame::{ETH_P_PAUSE, Header},
-    ingress::Ingress,
-    tables::Tables,
-    verdict::FloodKind,
+    abi::{Port, Settings, fdb_flags, settings_flags},
+    packet::{Class, Packet},
+    tables::Look,
 };
 
-/// What the switch knows of a destination address. Flat, as [`crate::verdict::Verdict`] is, and for its reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
+/// Where a destination address is.
+#[derive(Clone, Copy)]
+pub struct Destination<'a> {
     /// What kind of place it is.
     pub place: Place,
     /// With [`Place::Port`] and [`Place::Host`] the port's slot.
     pub slot: u16,
     /// With those, the port.
-    pub port: Port,
-    /// With [`Place::Many`] and [`Place::Pause`], why.
-    pub kind: FloodKind,
+    pub port: Option<&'a Port>,
 }
 
-/// Where a destination address is.
+/// A kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Place {
@@ -39,65 +35,50 @@ pub enum Place {
     Pause,
 }
 
-impl Destination {
-    const NOWHERE: Self = Self {
-        place: Place::Down,
-        slot: 0,
-        port: Port { ifindex: 0, mtu: 0, flags: 0, mode: 0, reserved: [0; 3] },
-        kind: FloodKind::UnknownUnicast,
-    };
-
+impl Destination<'_> {
     #[inline(always)]
-    const fn many(kind: FloodKind) -> Self {
-        Self { place: Place::Many, kind, ..Self::NOWHERE }
+    const fn at(place: Place) -> Self {
+        Self { place, slot: 0, port: None }
     }
 }
 
 /// Finds the destination. An entry past its ageing time is no entry, whether or not anybody has removed it.
 #[inline(always)]
-pub fn lookup(
-    tables: &impl Tables,
-    settings: &Settings,
-    ingress: &Ingress,
-    header: &Header,
-    now: Stamp,
-) -> Destination {
-    let mac = header.destination;
-    if mac.is_group() {
-        let compat = settings.flags & settings_flags::MACVLAN_COMPAT != 0;
-        let kind = if mac.is_broadcast() { FloodKind::Broadcast } else { FloodKind::Multicast };
-        return if compat && header.ethertype == ETH_P_PAUSE {
-            Destination { place: Place::Pause, kind, ..Destination::NOWHERE }
+pub fn lookup<'a>(packet: &mut Packet, tables: &'a impl Look, settings: &Settings) -> Destination<'a> {
+    let mac = packet.destination;
+    if !matches!(packet.class, Class::Unicast) {
+        let compat = packet.settings & settings_flags::MACVLAN_COMPAT != 0;
+        return Destination::at(if compat && packet.pause {
+            Place::Pause
         } else if !compat && mac.link_local().is_some() {
-            Destination { place: Place::LinkLocal, kind, ..Destination::NOWHERE }
+            Place::LinkLocal
         } else {
-            Destination::many(kind)
-        };
+            Place::Many
+        });
     }
-    if settings.passthru != 0 && ingress.from_wire() {
+    if settings.passthru != 0 && packet.from_wire() {
         return behind(tables, settings.passthru, Place::Port);
     }
-    let unknown = Destination::many(FloodKind::UnknownUnicast);
-    let Some(entry) = tables.fdb(FdbKey { mac, vlan: 0 }) else {
-        return unknown;
+    let Some(entry) = packet.look_up(tables, mac, settings.ageing) else {
+        return Destination::at(Place::Many);
     };
     let ages = !entry.has(fdb_flags::STATIC);
-    if ages && entry.expired(now, settings.ageing) {
-        return unknown;
+    if ages && entry.expired(packet.now, settings.ageing) {
+        return Destination::at(Place::Many);
     }
     let place = if entry.has(fdb_flags::HOST) { Place::Host } else { Place::Port };
     let found = behind(tables, entry.slot(), place);
     // The bridge forgets what it has learned from a port that goes down, and keeps what it was told.
-    if ages && matches!(found.place, Place::Down) { unknown } else { found }
+    if ages && matches!(found.place, Place::Down) { Destination::at(Place::Many) } else { found }
 }
 
 #[inline(always)]
-fn behind(tables: &impl Tables, slot: u16, place: Place) -> Destination {
+fn behind(tables: &impl Look, slot: u16, place: Place) -> Destination<'_> {
     match tables.port(slot) {
         // The host is there, too, when its cable is not.
-        Some(port) if port.flags & port_flags::DOWN == 0 || matches!(place, Place::Host) => {
-            Destination { place, slot, port, ..Destination::NOWHERE }
+        Some(port) if matches!(place, Place::Host) || !tables.is_down(slot) => {
+            Destination { place, slot, port: Some(port) }
         }
-        Some(_) | None => Destination::NOWHERE,
+        Some(_) | None => Destination::at(Place::Down),
     }
 }

@@ -11,15 +11,13 @@
 //! On top of that: never back out of the ingress port without `hairpin`, never between two `isolated` ports, never
 //! beyond the MTU, and what is flooded only by the flood flags.
 
-use bytemuck::NoUninit;
-
 use crate::{
-    abi::{HOST_SLOT, Port, SourceKey, listed, mode, port_flags, settings_flags},
-    frame::{ETH_HLEN, MacAddr, VLAN_HLEN},
-    ingress::Ingress,
+    abi::{HOST_SLOT, List, Port, SourceKey, mode, port_flags, settings_flags},
+    frame::{ETH_HLEN, VLAN_HLEN},
     learn::{Origin, OriginKind},
-    tables::Tables,
-    verdict::{DropReason, FloodKind},
+    packet::{Class, Packet},
+    tables::Look,
+    verdict::{DropReason, Members},
 };
 
 /// Whether the kernel macvlan's rules hold where vswitch differs from them on purpose.
@@ -34,33 +32,45 @@ pub const fn host_access(settings: u32) -> bool {
     settings & settings_flags::HOST_ACCESS != 0 && !compat(settings)
 }
 
-/// Whether this port and the host exchange frames directly: the outside always does.
+/// Whether a port with these [`port_flags`] and this mode exchanges frames with the host directly: the outside always does.
 #[inline(always)]
-pub const fn reaches_host(port: &Port, settings: u32) -> bool {
-    is_uplink(port) || host_access(settings) && port.mode != mode::PASSTHRU
+pub const fn reaches_host(flags: u32, mode: u8, settings: u32) -> bool {
+    flags & port_flags::UPLINK != 0 || host_access(settings) && mode != mode::PASSTHRU
 }
 
 /// Whether two access ports exchange frames directly.
 #[inline(always)]
-pub const fn siblings(from: &Port, to: &Port) -> bool {
+pub const fn siblings(from: &Packet, to: &Port) -> bool {
     from.mode == mode::BRIDGE && to.mode == mode::BRIDGE
 }
 
-/// Whether a frame from `ingress` may go to the port in `slot`, as far as the two ports' modes let it.
+/// Whether a frame for one port would go back where it came from, which takes `hairpin`.
 #[inline(always)]
-pub fn may_reach(ingress: &Ingress, slot: u16, port: &Port, wire_len: u32) -> Result<(), DropReason> {
-    if !ingress.from_host {
-        if slot == ingress.slot && port.flags & port_flags::HAIRPIN == 0 {
+pub const fn is_back(packet: &Packet, slot: u16, port: &Port) -> bool {
+    slot == packet.slot && port.flags & port_flags::HAIRPIN == 0
+}
+
+/// Whether the frame may go to the port in `slot`, as far as the two ports' modes let it.
+#[inline(always)]
+pub const fn may_reach(packet: &Packet, slot: u16, port: &Port) -> Result<(), DropReason> {
+    if !packet.from_host {
+        if is_back(packet, slot, port) {
             return Err(DropReason::SamePort);
         }
-        if ingress.port.flags & port.flags & port_flags::ISOLATED != 0 {
+        if packet.flags & port.flags & port_flags::ISOLATED != 0 {
             return Err(DropReason::Isolated);
         }
-    } else if slot == ingress.slot {
+    } else if slot == packet.slot {
         // Out of its own wire the host sends what it could send without the switch.
         return Ok(());
     }
-    if fits(port, wire_len) { Ok(()) } else { Err(DropReason::MtuExceeded) }
+    if packet.wire_len <= longest(port) { Ok(()) } else { Err(DropReason::MtuExceeded) }
+}
+
+/// The longest frame that a port carries. As in the kernel's `is_skb_forwardable`, one VLAN tag above the MTU is allowed for.
+#[inline(always)]
+pub const fn longest(port: &Port) -> u32 {
+    port.mtu.saturating_add(ETH_HLEN.wrapping_add(VLAN_HLEN))
 }
 
 /// Whether what came in by an uplink for one address is withheld because it is a reflection: strictly, a private port
@@ -89,140 +99,114 @@ pub const fn is_unlisted(settings: u32, origin: &Origin, for_many: bool) -> bool
     }
 }
 
-/// Whether a port in source mode lists a sender.
+/// Whether a port in source mode lists the sender.
 #[inline(always)]
-pub fn lists(tables: &impl Tables, settings: u32, slot: u16, port: &Port, sender: MacAddr) -> bool {
-    settings & settings_flags::SOURCES != 0
+pub fn lists(tables: &impl Look, packet: &Packet, slot: u16, port: &Port) -> bool {
+    packet.settings & settings_flags::SOURCES != 0
         && port.mode == mode::SOURCE
-        && tables.listed(SourceKey { mac: sender, slot }) != 0
+        && tables.listed(SourceKey { mac: packet.source, slot }) != 0
 }
 
-/// What the ports in source mode together say of a sender: [`listed`].
+/// The ports in source mode that list the sender.
 #[inline(always)]
-pub fn listed_by_any(tables: &impl Tables, settings: u32, sender: MacAddr) -> u32 {
-    if settings & settings_flags::SOURCES == 0 {
-        return 0;
+pub fn listeners(tables: &impl Look, packet: &Packet) -> List {
+    if packet.settings & settings_flags::SOURCES == 0 {
+        return List(0);
     }
-    tables.listed(SourceKey { mac: sender, slot: HOST_SLOT }) & (listed::BY_PORT | listed::NODST)
+    List(tables.listed(SourceKey { mac: packet.source, slot: HOST_SLOT }))
 }
 
-/// A frame for many, as each port is asked whether it may have it.
-///
-/// Without a byte of padding, as which the compiler may leave undefined what the verifier wants to see written.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
-pub struct Flood {
-    /// Who sent it.
-    pub ingress: Ingress,
-    /// [`crate::abi::Settings::flags`].
-    pub settings: u32,
-    /// [`crate::frame::Frame::wire_len`].
-    pub wire_len: u32,
-    /// Where it comes from in the end.
-    pub origin: Origin,
-    /// Its source address.
-    pub sender: MacAddr,
-    /// With [`FloodKind::Known`] and [`FloodKind::KnownHost`], the slot of who has it in any case.
-    pub target: u16,
-    /// [`crate::abi::Settings::slots`].
-    pub slots: u16,
-    /// Why it is for many.
-    pub kind: FloodKind,
-    /// Whether its source address found no room in the FDB.
-    pub fdb_full: bool,
-}
-
-/// Whether a flooded frame may go to the port in `slot`.
+/// Whether a member of the list that has a frame may have it: the port in `slot`.
 #[inline(always)]
-pub fn floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) -> bool {
-    let ingress = &flood.ingress;
-    if ingress.from_host && slot == ingress.slot {
+pub fn receives(tables: &impl Look, packet: &Packet, slot: u16, port: &Port) -> bool {
+    if packet.from_host && slot == packet.slot {
         // Even if it is said to be down: only what comes in revives a port, and the host may have to speak first.
         return true;
     }
-    if port.ifindex == 0 || port.flags & port_flags::DOWN != 0 {
+    if port.ifindex == 0 || tables.is_down(slot) {
         return false;
     }
-    if ingress.from_host {
-        return host_floods_to(tables, flood, slot, port);
+    if packet.from_host {
+        return receives_from_host(tables, packet, slot, port);
     }
+    let for_many = matches!(packet.verdict.list, Members::Domain);
     if port.mode == mode::SOURCE {
-        let by_list = matches!(flood.kind, FloodKind::Known | FloodKind::KnownHost | FloodKind::Listed);
-        let listed = (by_list || ingress.from_wire())
-            && !is_unlisted(flood.settings, &flood.origin, !by_list)
-            && lists(tables, flood.settings, slot, port, flood.sender);
-        if listed || !is_echo(flood, slot) {
-            return listed && may_reach(ingress, slot, port, flood.wire_len).is_ok();
+        let listed = (!for_many || packet.from_wire())
+            && !is_unlisted(packet.settings, &packet.origin, for_many)
+            && lists(tables, packet, slot, port);
+        if listed || !for_many || !is_echo(packet, slot) {
+            return listed && may_reach(packet, slot, port).is_ok();
         }
     }
-    let allowed = match flood.kind {
-        FloodKind::Listed | FloodKind::KnownHost => return false,
-        FloodKind::Known => return slot == flood.target,
-        FloodKind::Wire => is_uplink(port),
-        FloodKind::UnknownUnicast | FloodKind::Multicast | FloodKind::Broadcast => {
-            if is_uplink(port) {
+    let allowed = match packet.verdict.list {
+        Members::Nobody | Members::Listeners => false,
+        Members::Uplinks => is_uplink(port),
+        Members::Domain => {
+            let by_mode = if is_uplink(port) {
                 // What a port or the host had sent has been out of every uplink.
-                matches!(flood.origin.kind, OriginKind::Fresh | OriginKind::Moved)
-            } else if ingress.from_wire() {
-                !is_kept_private(flood.settings, &flood.origin, port) && echoes_to(flood, slot, port)
+                matches!(packet.origin.kind, OriginKind::Fresh | OriginKind::Moved)
+            } else if packet.from_wire() {
+                !is_kept_private(packet.settings, &packet.origin, port) && echoes_to(packet, slot, port)
             } else {
-                siblings(&ingress.port, port)
-            }
+                siblings(packet, port)
+            };
+            by_mode && wants(packet.class, port)
         }
     };
-    allowed && wants(flood.kind, port) && may_reach(ingress, slot, port, flood.wire_len).is_ok()
+    allowed && may_reach(packet, slot, port).is_ok()
 }
 
-/// Whether a flooded frame goes to the host's stack behind the uplink in `slot`.
+/// Whether a frame for many goes to the host's stack behind the uplink in `slot`, a member of the list.
 ///
 /// The host is on the same LAN with each of its uplinks, as if with as many cards. It does not hear itself.
 #[inline(always)]
-pub fn floods_to_host(flood: &Flood, slot: u16, port: &Port) -> bool {
-    let ingress = &flood.ingress;
-    if ingress.from_host || !is_uplink(port) || port.ifindex == 0 {
+pub const fn host_receives(packet: &Packet, slot: u16, port: &Port) -> bool {
+    if packet.from_host
+        || !is_uplink(port)
+        || port.ifindex == 0
+        || !matches!(packet.verdict.list, Members::Domain)
+    {
         return false;
     }
-    match flood.kind {
-        FloodKind::KnownHost => slot == flood.target,
+    match packet.class {
         // The kernel lets the stack see what it finds no child for.
-        FloodKind::UnknownUnicast => compat(flood.settings) && slot == ingress.slot && ingress.from_wire(),
-        FloodKind::Multicast | FloodKind::Broadcast => {
-            reaches_host(&ingress.port, flood.settings)
-                && match flood.origin.kind {
+        Class::Unicast => compat(packet.settings) && slot == packet.slot && packet.from_wire(),
+        Class::Multicast | Class::Broadcast => {
+            reaches_host(packet.flags, packet.mode, packet.settings)
+                && match packet.origin.kind {
                     OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => true,
                     // With host access it has had the frame directly, or sent it.
                     OriginKind::Sibling => {
-                        !host_access(flood.settings)
-                            && (flood.origin.mode == mode::VEPA || flood.origin.mode == mode::BRIDGE)
+                        !host_access(packet.settings)
+                            && (packet.origin.mode == mode::VEPA || packet.origin.mode == mode::BRIDGE)
                     }
-                    OriginKind::Host => !host_access(flood.settings),
+                    OriginKind::Host => !host_access(packet.settings),
                 }
         }
-        FloodKind::Wire | FloodKind::Known | FloodKind::Listed => false,
     }
 }
 
 /// As the bridge's `br_flood`: frames of the host ignore the multicast and broadcast flags. Otherwise than there, what
 /// the host sends through an uplink always leaves by it: attaching a switch must not cut the host off.
 #[inline(always)]
-fn host_floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) -> bool {
-    let exempt = flood.kind.is_group();
-    let for_mode = port.mode != mode::SOURCE || lists(tables, flood.settings, slot, port, flood.sender);
-    reaches_host(port, flood.settings)
+fn receives_from_host(tables: &impl Look, packet: &Packet, slot: u16, port: &Port) -> bool {
+    let exempt = !matches!(packet.class, Class::Unicast);
+    let for_mode = port.mode != mode::SOURCE || lists(tables, packet, slot, port);
+    reaches_host(port.flags, port.mode, packet.settings)
         && for_mode
-        && (exempt || wants(flood.kind, port))
-        && fits(port, flood.wire_len)
+        && (exempt || wants(packet.class, port))
+        && packet.wire_len <= longest(port)
 }
 
 /// Whether an access port has a flooded frame that came in by an uplink: by who had sent it up (the last column
 /// of the table in docs/semantics.md, Modes).
 #[inline(always)]
-fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {
-    let origin = &flood.origin;
+const fn echoes_to(packet: &Packet, slot: u16, port: &Port) -> bool {
+    let origin = &packet.origin;
     match origin.kind {
         OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => true,
-        OriginKind::Host => !host_access(flood.settings),
-        OriginKind::Sibling if slot == origin.slot => is_echo(flood, slot),
+        OriginKind::Host => !host_access(packet.settings),
+        OriginKind::Sibling if slot == origin.slot => is_echo(packet, slot),
         OriginKind::Sibling if origin.mode == mode::VEPA => {
             port.mode == mode::VEPA || port.mode == mode::BRIDGE
         }
@@ -235,8 +219,11 @@ fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {
 /// Whether a port hears itself, as the kernel's private, passthru and source children do: IPv6 takes it for a duplicate
 /// address.
 #[inline(always)]
-const fn is_echo(flood: &Flood, slot: u16) -> bool {
-    compat(flood.settings) && flood.kind.is_group() && is_silent(&flood.origin) && flood.origin.slot == slot
+const fn is_echo(packet: &Packet, slot: u16) -> bool {
+    compat(packet.settings)
+        && !matches!(packet.class, Class::Unicast)
+        && is_silent(&packet.origin)
+        && packet.origin.slot == slot
 }
 
 /// Whether a reflection comes from a port whose group frames nobody else may have.
@@ -251,19 +238,23 @@ pub const fn is_uplink(port: &Port) -> bool {
     port.flags & port_flags::UPLINK != 0
 }
 
+/// By the port's flood flags.
 #[inline(always)]
-const fn wants(kind: FloodKind, port: &Port) -> bool {
-    let flag = match kind {
-        FloodKind::UnknownUnicast => port_flags::FLOOD,
-        FloodKind::Multicast => port_flags::MCAST_FLOOD,
-        FloodKind::Broadcast => port_flags::BCAST_FLOOD,
-        FloodKind::Wire | FloodKind::Known | FloodKind::KnownHost | FloodKind::Listed => return true,
+const fn wants(class: Class, port: &Port) -> bool {
+    let flag = match class {
+        Class::Unicast => port_flags::FLOOD,
+        Class::Multicast => port_flags::MCAST_FLOOD,
+        Class::Broadcast => port_flags::BCAST_FLOOD,
     };
     port.flags & flag != 0
 }
 
-/// The kernel's `is_skb_forwardable`: one VLAN tag above the MTU is allowed for.
+/// What becomes of a frame for many: dropped unless anybody, be it the host, had it.
 #[inline(always)]
-const fn fits(port: &Port, wire_len: u32) -> bool {
-    wire_len <= port.mtu.saturating_add(ETH_HLEN.wrapping_add(VLAN_HLEN))
+pub const fn reached(packet: &Packet, anybody: bool) -> Result<(), DropReason> {
+    match packet.origin.kind {
+        _ if anybody => Ok(()),
+        OriginKind::Fresh | OriginKind::Moved | OriginKind::Spoofed => Err(DropReason::NoReceiver),
+        OriginKind::Sibling | OriginKind::Host => Err(DropReason::Reflected),
+    }
 }

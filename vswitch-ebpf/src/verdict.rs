@@ -2,33 +2,37 @@
 
 use bytemuck::NoUninit;
 
-use crate::abi::Port;
+use crate::{
+    abi::{HOST_SLOT, Port},
+    policy::longest,
+};
 
 /// The end of the path: what to do, and with what.
 ///
 /// Flat, with every field always set, and not an enum with data: merging its variants the compiler copies undefined
 /// registers, which the verifier refuses. The constructors are the only way to make one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
 pub struct Verdict {
     /// What to do.
     pub action: Action,
-    /// With [`Action::Forward`] and [`FloodKind::Known`] the port that has it, with [`Action::Host`] and
-    /// [`FloodKind::KnownHost`] the uplink whose stack has it.
-    pub target: Target,
-    /// With [`Action::Flood`], why the frame is for many.
-    pub kind: FloodKind,
     /// With [`Action::Drop`], why.
     pub reason: DropReason,
+    /// Who else has a copy, and with [`Action::Flood`], who has the frame.
+    pub list: Members,
+    /// Explicit padding, zero.
+    pub reserved: u8,
+    /// With [`Action::Forward`] the port that has it, with [`Action::Host`] the uplink whose stack has it.
+    pub target: Target,
 }
 
 /// What becomes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
 #[repr(u8)]
 pub enum Action {
     /// To one port. If that is the uplink through which the host is sending, out of its wire.
     Forward,
-    /// To every port that [`crate::policy::floods_to`] allows, and to the host's stack behind every uplink that
-    /// [`crate::policy::floods_to_host`] names.
+    /// To all of a list's members that [`crate::policy::receives`] and [`crate::policy::host_receives`] allow.
     Flood,
     /// To the host's stack, behind an uplink.
     Host,
@@ -38,12 +42,27 @@ pub enum Action {
     Drop,
 }
 
+/// A list of members, by what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[repr(u8)]
+pub enum Members {
+    /// No list.
+    Nobody,
+    /// [`crate::abi::lists::DOMAIN`].
+    Domain,
+    /// [`crate::abi::lists::UPLINKS`].
+    Uplinks,
+    /// The ports in source mode that list the sender.
+    Listeners,
+}
+
 impl Verdict {
     const BLANK: Self = Self {
         action: Action::HostHere,
-        target: Target { slot: 0, ifindex: 0, flags: 0 },
-        kind: FloodKind::UnknownUnicast,
         reason: DropReason::Malformed,
+        list: Members::Nobody,
+        reserved: 0,
+        target: Target { ifindex: 0, flags: 0, longest: u32::MAX, slot: 0, reserved: 0 },
     };
 
     /// To one port.
@@ -54,14 +73,15 @@ impl Verdict {
 
     /// To many.
     #[inline(always)]
-    pub const fn flood(kind: FloodKind) -> Self {
-        Self { action: Action::Flood, kind, ..Self::BLANK }
+    pub const fn flood(list: Members) -> Self {
+        Self { action: Action::Flood, list, ..Self::BLANK }
     }
 
-    /// To one port or the host, and to the ports that list the sender.
+    /// To these, too.
     #[inline(always)]
-    pub const fn known(kind: FloodKind, target: Target) -> Self {
-        Self { action: Action::Flood, kind, target, ..Self::BLANK }
+    #[must_use]
+    pub const fn and(self, list: Members) -> Self {
+        Self { list, ..self }
     }
 
     /// To the host behind this uplink.
@@ -83,58 +103,59 @@ impl Verdict {
     }
 }
 
-/// One port that a frame goes to.
+/// A verdict, and whose frame it is about: all that is needed to act on it and to count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Its slot.
+pub struct Decision {
+    /// The port that the frame entered by; for one of the host, the uplink that it is leaving by.
     pub slot: u16,
+    /// Whether the host is the sender.
+    pub from_host: bool,
+    /// Whether the source address found no room in the FDB.
+    pub fdb_full: bool,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+impl Decision {
+    /// The slot whose receive counters count the frame.
+    #[inline(always)]
+    pub const fn counted(&self) -> u16 {
+        if self.from_host { HOST_SLOT } else { self.slot }
+    }
+
+    /// Whether the frame goes nowhere else than where it is going anyway.
+    #[inline(always)]
+    pub const fn stays(&self) -> bool {
+        self.verdict.target.slot == self.slot
+    }
+}
+
+/// One port that a frame goes to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+pub struct Target {
     /// Its interface.
     pub ifindex: u32,
     /// [`crate::abi::port_flags`].
     pub flags: u32,
+    /// The longest frame that it carries.
+    pub longest: u32,
+    /// Its slot.
+    pub slot: u16,
+    /// Explicit padding, zero.
+    pub reserved: u16,
 }
 
 impl Target {
     /// The port in `slot`.
     #[inline(always)]
     pub const fn new(slot: u16, port: &Port) -> Self {
-        Self { slot, ifindex: port.ifindex, flags: port.flags }
-    }
-}
-
-/// Why a frame is for many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
-#[repr(u8)]
-pub enum FloodKind {
-    /// A unicast destination that the FDB does not know.
-    UnknownUnicast,
-    /// A group address other than broadcast.
-    Multicast,
-    /// ff:ff:ff:ff:ff:ff.
-    Broadcast,
-    /// It leaves by the uplinks.
-    Wire,
-    /// One port has it, and so have the ports that list its sender.
-    Known,
-    /// The host has it, and so have the ports that list its sender.
-    KnownHost,
-    /// Only the ports that list its sender have it.
-    Listed,
-}
-
-impl FloodKind {
-    /// Whether the destination is a group address.
-    #[inline(always)]
-    pub const fn is_group(self) -> bool {
-        match self {
-            Self::Multicast | Self::Broadcast => true,
-            Self::UnknownUnicast | Self::Wire | Self::Known | Self::KnownHost | Self::Listed => false,
-        }
+        Self { ifindex: port.ifindex, flags: port.flags, longest: longest(port), slot, reserved: 0 }
     }
 }
 
 /// Why a frame went nowhere. The number is the index into [`crate::abi::Counters::drops`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
 #[repr(u8)]
 pub enum DropReason {
     /// Shorter than an Ethernet header.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vswitch_ebpf::{
-    forward::decide,
     frame::{ETH_HLEN, ETH_P_PAUSE, Header, MacAddr},
 };
 
@@ -63,8 +62,7 @@ fn take(model: &mut Model, tables: &HostTables, from: Member, bytes: &[u8]) {
     }
     let before = model.clone();
     let outcome = model.send(from, &frame);
-    let decision = decide(&bytes, tables, hook(from)).expect("the sender is a member");
-    let decided = tables.outcome(&decision);
+    let decided = tables.outcome(&tables.take(&bytes, hook(from)));
     assert!(
         decided == outcome && same_state(tables, model),
         "{from:?} sends {frame:?}, at\n{before:?}\nspecified {outcome:?}\ndecided   {decided:?}\nthen\n{model:?}"

@@ -1,6 +1,12 @@
 //! How does a generated switch get into the kernel, and its state out again? The BPF object, its maps, and test runs.
 
-use std::{collections::BTreeMap, env, mem::size_of, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    mem::size_of,
+    path::PathBuf,
+    time::Duration,
+};
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
@@ -8,7 +14,10 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, Xdp, tc::qdisc_add_clsact},
 };
 use vswitch_ebpf::{
-    abi::{Counters, FdbEntry, FdbKey, Interface, Port, Settings, SourceKey, Stamp},
+    abi::{
+        Counters, FdbEntry, FdbKey, HOST_SLOT, Interface, List, Port, Settings, SourceKey, Stamp, lists, port_flags,
+        port_state,
+    },
     fdb::{Set, Shape, Way},
 };
 use vswitch_tests::{
@@ -54,7 +63,11 @@ pub(crate) struct Object {
     ports: Array<MapData, Wire<Port>>,
     /// What is in `ports`, so that only what changes is written.
     put: BTreeMap<u16, Port>,
-    sources: HashMap<MapData, Wire<SourceKey>, u32>,
+    states: Array<MapData, u64>,
+    generation: Array<MapData, u64>,
+    lists: Array<MapData, Wire<List>>,
+    members: Array<MapData, u32>,
+    sources: HashMap<MapData, Wire<SourceKey>, u64>,
     fdb: Array<MapData, Wire<Set>>,
     fdb_used: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
@@ -107,6 +120,10 @@ impl Object {
             settings: take("SETTINGS").try_into().unwrap(),
             ports: take("PORTS").try_into().unwrap(),
             put: BTreeMap::new(),
+            states: take("STATES").try_into().unwrap(),
+            generation: take("GENERATION").try_into().unwrap(),
+            lists: take("LISTS").try_into().unwrap(),
+            members: take("MEMBERS").try_into().unwrap(),
             sources: take("SOURCES").try_into().unwrap(),
             fdb: take("FDB").try_into().unwrap(),
             fdb_used: take("FDB_USED").try_into().unwrap(),
@@ -131,15 +148,51 @@ impl Object {
 
     /// Makes the kernel's switch the one in `tables`, except for its FDB.
     pub(crate) fn configure(&mut self, tables: &HostTables) {
+        self.change(tables);
+        self.ballast = FDB_MAX - tables.fdb_max;
+        self.set_fdb(&Fdb::new());
+    }
+
+    /// Changes settings, ports and lists as userspace does.
+    pub(crate) fn change(&mut self, tables: &HostTables) {
         self.settings.set(0, Wire(tables.settings), 0).unwrap();
         self.set_ports(tables);
         let old: Vec<_> = self.sources.keys().map(Result::unwrap).collect();
         old.iter().for_each(|key| self.sources.remove(key).unwrap());
-        for (key, listed) in &tables.sources {
-            self.sources.insert(Wire(*key), listed, 0).unwrap();
+        let uplinks = tables.ports.iter().filter(|(_, port)| port.flags & port_flags::UPLINK != 0);
+        let uplinks: Vec<_> = uplinks.map(|(slot, _)| *slot).collect();
+        let mut first = 0;
+        for (which, members) in
+            [(lists::DOMAIN, tables.ports.keys().copied().collect()), (lists::UPLINKS, uplinks)]
+        {
+            let list = self.write_row(&mut first, &members);
+            self.lists.set(which, Wire(list), 0).unwrap();
         }
-        self.ballast = FDB_MAX - tables.fdb_max;
-        self.set_fdb(&Fdb::new());
+        for (key, listed) in &tables.sources {
+            let mut value = *listed;
+            if key.slot == HOST_SLOT {
+                let by = tables.sources.keys().filter(|other| other.mac == key.mac && other.slot != HOST_SLOT);
+                let list = self.write_row(&mut first, &by.map(|other| other.slot).collect::<Vec<_>>());
+                value = if List(*listed).nodst() { list.with_nodst() } else { list }.0;
+            }
+            self.sources.insert(Wire(*key), value, 0).unwrap();
+        }
+        self.forget();
+    }
+
+    fn write_row(&mut self, first: &mut u32, members: &Vec<u16>) -> List {
+        let list = List::new(*first, members.len() as u16);
+        for member in members {
+            self.members.set(*first, u32::from(*member), 0).unwrap();
+            *first += 1;
+        }
+        list
+    }
+
+    /// As whoever changes a table does afterwards.
+    fn forget(&mut self) {
+        let generation = self.generation.get(&0, 0).unwrap();
+        self.generation.set(0, generation + 1, 0).unwrap();
     }
 
     pub(crate) fn set_fdb(&mut self, fdb: &Fdb) {
@@ -152,6 +205,7 @@ impl Object {
             }
         }
         self.fdb_used.set(0, (self.ballast + fdb.len()) as u64, 0).unwrap();
+        self.forget();
     }
 
     pub(crate) fn fdb(&self) -> Fdb {
@@ -180,13 +234,22 @@ impl Object {
     }
 
     pub(crate) fn set_ports(&mut self, tables: &HostTables) {
-        let ports = tables.ports.borrow();
         for slot in SLOTS {
-            let port = ports.get(&slot).copied().unwrap_or_default();
+            let port = tables.ports.get(&slot).copied().unwrap_or_default();
             if self.put.insert(slot, port) != Some(port) {
                 self.ports.set(u32::from(slot), Wire(port), 0).unwrap();
             }
+            let down = tables.down.borrow().contains(&slot);
+            let state = if down { u64::from(port_state::DOWN) } else { 0 };
+            self.states.set(u32::from(slot), state, 0).unwrap();
         }
+        self.forget();
+    }
+
+    /// The ports that are down.
+    pub(crate) fn down(&self) -> BTreeSet<u16> {
+        let down = |slot: &u16| self.states.get(&u32::from(*slot), 0).unwrap() != 0;
+        SLOTS.filter(down).collect()
     }
 
     /// The ports of the switch as the programs left them.

@@ -7,10 +7,10 @@ use vswitch_ebpf::{
         Counters, FdbEntry, SWITCHED_MARK, Stamp,
         port_flags::{PEER, UPLINK, XDP},
     },
-    verdict::{Action, DropReason},
+    verdict::{DropReason, Members},
 };
 use vswitch_tests::{
-    host_tables::{HostTables, abi_fdb},
+    host_tables::{HostTables, abi_fdb, settled},
     model::{Frame, Member, Model, Outcome, Receiver, slot_of},
 };
 
@@ -41,8 +41,10 @@ pub(crate) struct Run<'a> {
     before: &'a Model,
     pub(crate) after: Model,
     pub(crate) outcome: Outcome,
-    /// Whether it is for many.
+    /// Whether a list of members has it.
     flooded: bool,
+    /// Whether XDP leaves it to tc: it would change something.
+    teaches: bool,
 }
 
 impl<'a> Run<'a> {
@@ -59,13 +61,17 @@ impl<'a> Run<'a> {
             let mut after = before.clone();
             let outcome = after.send(from, &frame);
             // That a frame for many is left to tc, and cloned, is no matter of the specification.
-            let flooded = tables.clone().decide(from, &frame).verdict.action == Action::Flood;
+            let flooded = tables.clone().decide(from, &frame).verdict.list != Members::Nobody;
             if flooded && frame.gso {
                 // The clones would be cut into segments, which the kernel cannot do to our protocol.
                 frame.gso = false;
                 continue;
             }
-            return Self { program, from, frame, tables, before, after, outcome, flooded };
+            let teaches = program == Program::Xdp && tables.foresee(from, &frame).is_none();
+            if teaches {
+                after = before.clone();
+            }
+            return Self { program, from, frame, tables, before, after, outcome, flooded, teaches };
         }
     }
 
@@ -105,7 +111,7 @@ impl<'a> Run<'a> {
             )?;
         }
         let (old, new) = (abi_fdb(self.before), abi_fdb(&self.after));
-        let mut got = object.fdb();
+        let mut got = settled(&object.fdb());
         for (key, entry) in &mut got {
             // A stamp that is new in the kernel as in the model.
             if new.get(key) != old.get(key) && (start..=end).contains(&entry.stamp()) {
@@ -118,11 +124,47 @@ impl<'a> Run<'a> {
         same("FDB", got, wanted)?;
         let mut tables = self.tables.clone();
         tables.follow(&self.after);
-        same("ports", &object.ports(), &*tables.ports.borrow())?;
+        same("ports", &object.ports(), &tables.ports)?;
+        same("ports that are down", &object.down(), &*tables.down.borrow())?;
         let tables = self.tables.clone();
         let decision = tables.decide(self.from, &self.frame);
         same("host decision", tables.outcome(&decision), self.outcome.clone())?;
         Ok(ran.code)
+    }
+
+    /// Sends the frame again, so many times, and looks at all but the stamps.
+    pub(crate) fn again(
+        &self,
+        object: &mut Object,
+        times: u32,
+        clones: &mut BTreeMap<Receiver, u64>,
+    ) -> Result<(), String> {
+        let mut before = self.after.clone();
+        let start = object.now();
+        for time in 0..times {
+            let mut tables = self.tables.clone();
+            tables.follow(&before);
+            let run = Run::new(&before, &tables, self.program, self.from, self.frame);
+            let mark = if self.program == Program::Egress { MARK } else { 0 };
+            object.counted();
+            let ran = object.run(self.program, slot_of(self.from), &run.frame, mark);
+            for receiver in run.cloned() {
+                *clones.entry(receiver).or_default() += 1;
+            }
+            if object.now() - start >= UNIT / 2 - 2 * MARGIN {
+                return Ok(());
+            }
+            let what = |what: &str| format!("{what}, again {time}");
+            same(&what("return code"), ran.code, run.code())?;
+            same(&what("mark"), ran.mark, run.mark(ran.mark))?;
+            same(&what("counters"), &object.counted(), &run.counters())?;
+            let places = |fdb: Fdb| -> Vec<_> {
+                fdb.into_iter().map(|(key, entry)| (key, entry.slot(), entry.flags())).collect()
+            };
+            same(&what("FDB"), places(settled(&object.fdb())), places(abi_fdb(&run.after)))?;
+            before = run.after;
+        }
+        Ok(())
     }
 
     /// The entries as old at `now` by the kernel's clock as they are by the model's.
@@ -154,10 +196,10 @@ impl<'a> Run<'a> {
 
     /// What XDP leaves to tc, which decides and counts.
     fn left_to_tc(&self) -> bool {
-        let xdp = |slot: &u16| self.tables.ports.borrow()[slot].flags & XDP != 0;
+        let xdp = |slot: &u16| self.tables.ports[slot].flags & XDP != 0;
         let forwarded = self.outcome.dropped.is_none() && self.hosts().is_empty();
         self.program == Program::Xdp
-            && (self.flooded || !self.hosts().is_empty() || forwarded && !self.ports().iter().all(xdp))
+            && (self.teaches || self.flooded || !self.hosts().is_empty() || forwarded && !self.ports().iter().all(xdp))
     }
 
     fn code(&self) -> i32 {
@@ -185,7 +227,7 @@ impl<'a> Run<'a> {
             TC_NEXT => 0,
             _ => {
                 let last = self.in_turn().pop().unwrap();
-                let flags = self.tables.ports.borrow()[&last.slot()].flags;
+                let flags = self.tables.ports[&last.slot()].flags;
                 let by_peer = flags & PEER != 0 && self.program == Program::Ingress;
                 match (by_peer && !last.to_stack(), flags & UPLINK != 0) {
                     // The far end is to have it as it was.

@@ -4,23 +4,29 @@ use core::hint::black_box;
 
 use vswitch_ebpf::{
     abi::{Counters, DROP_REASONS},
-    verdict::DropReason,
+    verdict::{Decision, DropReason},
 };
 
 use super::maps::COUNTERS;
 
 /// A frame, as the receive counters know it.
 #[derive(Clone, Copy)]
-pub(crate) struct Received {
+pub(crate) struct Arrival {
     /// Whose they are.
-    pub(crate) slot: u16,
+    slot: u16,
     /// Bytes.
-    pub(crate) len: u32,
+    len: u32,
     /// Whether its source address found no room in the FDB.
-    pub(crate) fdb_full: bool,
+    fdb_full: bool,
 }
 
-impl Received {
+impl Arrival {
+    /// Of the frame that a decision is about.
+    #[inline(always)]
+    pub(crate) const fn of(decision: &Decision, len: u32) -> Self {
+        Self { slot: decision.counted(), len, fdb_full: decision.fdb_full }
+    }
+
     /// Counts it, and what became of it.
     #[inline(always)]
     pub(crate) fn count(&self, fate: impl FnOnce(&mut Counters)) {

@@ -1,4 +1,4 @@
-//! How does one receiver get a frame? The kernel's redirects, and the mark by which the next hook knows what is decided.
+//! How does a receiver get a frame? The kernel's redirects, and the mark by which the next hook knows what is decided.
 
 use aya_ebpf::{
     Global,
@@ -9,14 +9,16 @@ use aya_ebpf::{
 use vswitch_ebpf::{
     abi::{SWITCHED_MARK, port_flags},
     policy::is_uplink,
-    tables::Tables as _,
-    verdict::Target,
+    tables::Look as _,
+    verdict::{Action, Decision, Target},
 };
 
-use super::{
-    count,
-    maps::{Maps, PRESENT},
-};
+use super::{count, flood::Offered, maps::Maps};
+
+/// Let the next program, or the stack, have the frame (TCX_NEXT, TC_ACT_UNSPEC).
+pub(crate) const TC_NEXT: i32 = -1;
+/// Free the frame (TCX_DROP, TC_ACT_SHOT).
+pub(crate) const TC_DROP: i32 = 2;
 
 /// `skb->pkt_type`, include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
@@ -26,6 +28,39 @@ const PACKET_OTHERHOST: u32 = 3;
 /// the stack at the far end drops (before 6.15, which scrubs it: commit c43272299488).
 #[unsafe(no_mangle)]
 static PEER_KEEPS_TYPE: Global<u8> = Global::new(0);
+
+/// Gives a frame to its one receiver, if it has one.
+#[inline(always)]
+pub(crate) fn one(ctx: &TcContext, decision: &Decision) -> i32 {
+    let target = decision.verdict.target;
+    match decision.verdict.action {
+        // Out of the host's own wire, or to the stack behind the port that it came in by: where it is going.
+        Action::Forward if decision.from_host && decision.stays() => TC_NEXT,
+        Action::Host if decision.stays() => TC_NEXT,
+        Action::HostHere => TC_NEXT,
+        Action::Forward => hand_over(ctx, &Delivery { target, to_stack: false }, decision.from_host),
+        Action::Host => hand_over(ctx, &Delivery { target, to_stack: true }, decision.from_host),
+        Action::Flood | Action::Drop => TC_DROP,
+    }
+}
+
+/// Gives a frame to the last of many, after their copies.
+#[inline(always)]
+pub(crate) fn rest(ctx: &TcContext, from_host: bool, mark: u32, offered: &Offered) -> i32 {
+    if offered.stays {
+        offered.last.copy(ctx.skb.skb);
+    }
+    // A copy for the host or an uplink was marked. The frame goes on as it was: where it is, to the stack or out of the host's
+    // wire, or to the far end of a veth.
+    ctx.set_mark(mark);
+    if offered.stays { TC_NEXT } else { hand_over(ctx, &offered.last, from_host) }
+}
+
+/// At tc ingress a veth's far end can have a frame at once; what the host sends passes the near end.
+#[inline(always)]
+fn hand_over(ctx: &TcContext, delivery: &Delivery, from_host: bool) -> i32 {
+    if from_host { delivery.hand_over(ctx) } else { delivery.hand_over_here(ctx) }
+}
 
 /// One receiver of a frame.
 #[derive(Clone, Copy)]
@@ -49,7 +84,7 @@ impl Delivery {
 
     /// Gives the frame itself away.
     #[inline(always)]
-    pub(crate) fn hand_over(&self, ctx: &TcContext) -> i32 {
+    fn hand_over(&self, ctx: &TcContext) -> i32 {
         ctx.set_mark(self.mark());
         // SAFETY: no memory is passed.
         unsafe { bpf_redirect(self.target.ifindex, self.redirect_flags()) as i32 }
@@ -57,7 +92,7 @@ impl Delivery {
 
     /// Gives the frame itself away at tc ingress, where a veth's far end can have it at once.
     #[inline(always)]
-    pub(crate) fn hand_over_here(&self, ctx: &TcContext) -> i32 {
+    fn hand_over_here(&self, ctx: &TcContext) -> i32 {
         if self.target.flags & port_flags::PEER == 0 || self.to_stack {
             return self.hand_over(ctx);
         }
@@ -86,14 +121,6 @@ impl Delivery {
             count::tx_error(self.target.slot);
         }
     }
-}
-
-/// Whether a port's interface is gone, and its index perhaps a stranger's by now: the controller has yet to hear of it, or
-/// there is none. The kernel empties the element before it gives an index away (dev_map_notification,
-/// kernel/bpf/devmap.c).
-#[inline(always)]
-pub(crate) fn is_gone(slot: u16) -> bool {
-    PRESENT.get_ifindex(u32::from(slot)).is_none()
 }
 
 /// Whether this frame was decided at another hook and is on its way to an uplink's wire or to the host. Clears the mark. At

@@ -2,15 +2,16 @@
 //!
 //! What is rare is a global function to the verifier, which looks at it once and not after each path that leads to it.
 
-use core::{arch::asm, ptr};
-
 use aya_ebpf::Global;
 use vswitch_ebpf::{
     abi::FdbEntry,
     fdb::{TOMBSTONE, WAYS, Way, places, second_is_better},
 };
 
-use super::maps::{FDB, FDB_USED};
+use super::{
+    atomic::{add, exchange, read, write},
+    maps::{FDB, FDB_USED},
+};
 
 /// One less than the number of sets. Set by the loader, as the following two: read-only data, constants to the verifier.
 #[unsafe(no_mangle)]
@@ -22,7 +23,7 @@ static FDB_MAX: Global<u32> = Global::new(1);
 
 /// What keys are multiplied by.
 #[unsafe(no_mangle)]
-static FDB_SECRET: Global<u64> = Global::new(1);
+pub(super) static FDB_SECRET: Global<u64> = Global::new(1);
 
 /// The entry of a key.
 #[inline(always)]
@@ -156,33 +157,4 @@ fn key_of(way: *mut Way) -> *mut u64 {
 fn entry_of(way: *mut Way) -> *mut u64 {
     // SAFETY: as above; an entry is one word.
     unsafe { (&raw mut (*way).entry).cast() }
-}
-
-#[inline(always)]
-fn read(word: *const u64) -> u64 {
-    // SAFETY: an aligned word of a map's element, which is never freed; others change it as a whole.
-    unsafe { ptr::read_volatile(word) }
-}
-
-#[inline(always)]
-fn write(word: *mut u64, value: u64) {
-    // SAFETY: as in `read`.
-    unsafe { ptr::write_volatile(word, value) }
-}
-
-/// Replaces a word that is `old`. Returns what it was. Assembly, for Rust knows no atomics of BPF.
-#[inline(always)]
-fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {
-    let found;
-    // SAFETY: as in `read`; what is expected and what was found is in r0 (BPF_CMPXCHG, Linux 5.12).
-    unsafe {
-        asm!("r0 = cmpxchg_64({} + 0, r0, {})", in(reg) word, in(reg) new, inout("r0") old => found, options(nostack));
-    }
-    found
-}
-
-#[inline(always)]
-fn add(word: *mut u64, value: u64) {
-    // SAFETY: as in `read`.
-    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) value, options(nostack)) };
 }

@@ -1,114 +1,112 @@
-//! A frame for many: a copy for all who may have it but one, and the frame itself for that one.
+//! A frame for many: a copy for all members of a list who may have it but one, and the frame itself for that one.
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use vswitch_ebpf::{
-    abi::HOST_SLOT,
-    egress::flooded,
-    policy::{Flood, floods_to, floods_to_host},
-    verdict::Target,
+    abi::{HOST_SLOT, List, Port, lists},
+    packet::Packet,
+    policy::{host_receives, listeners, receives},
+    tables::Look as _,
+    verdict::{Action, Members, Target},
 };
 
 use super::{
-    act::{TC_DROP, TC_NEXT},
-    count::{self, Received},
-    deliver::{Delivery, is_gone, mark},
-    maps::{Maps, PORTS},
+    count,
+    deliver::Delivery,
+    maps::{LISTS, MEMBERS, Maps, PORTS},
 };
 
-/// Floods a frame. A global function to the verifier, which looks at it once, with any arguments, and not after each path
-/// that leads to it: that was four fifths of `vswitch_in` and is a tenth. Hence the pointers, and no name of Rust's.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn vswitch_flood(skb: *mut __sk_buff, flood: *const Flood) -> i32 {
-    // SAFETY: the verifier sees that callers pass a whole one of theirs, or null.
-    let Some(flood) = (unsafe { flood.as_ref() }) else { return TC_DROP };
-    let ctx = TcContext::new(skb);
-    let ingress = &flood.ingress;
-    let received = Received { slot: ingress.counted(), len: ctx.len(), fdb_full: flood.fdb_full };
-    let mark = mark(&ctx);
-    let offered = offer_to_all(skb, flood, received.len);
-    if let Err(reason) = flooded(flood.origin.kind, offered.ports, offered.host) {
-        received.count_drop(reason);
-        return TC_DROP;
-    }
-    let ports = u64::from(offered.ports != 0);
-    received.count(|counters| {
-        counters.forwarded += ports;
-        counters.host += 1 - ports;
-    });
-    if offered.stays {
-        offered.last.copy(skb);
-    }
-    // A copy for the host or an uplink was marked. The frame goes on as it was: where it is, to the stack or out of the host's
-    // wire, or to the far end of a veth.
-    ctx.set_mark(mark);
-    if offered.stays {
-        TC_NEXT
-    } else if ingress.from_host {
-        offered.last.hand_over(&ctx)
-    } else {
-        offered.last.hand_over_here(&ctx)
-    }
-}
-
-/// What is known after all had been offered a flooded frame.
+/// What is known after all had been offered a frame for many.
 #[derive(Clone, Copy)]
-struct Offered {
-    /// How many ports may have it, the host's own wire included.
-    ports: u32,
+pub(crate) struct Offered {
+    /// Whether any port may have it, the host's own wire included. Not how many: the verifier would follow the count.
+    pub(crate) port: bool,
     /// Whether the host may have it.
-    host: bool,
+    pub(crate) host: bool,
     /// Whether the frame itself goes on at this hook.
-    stays: bool,
+    pub(crate) stays: bool,
     /// Who has not been given a copy yet: the frame itself may do.
-    last: Delivery,
+    pub(crate) last: Delivery,
 }
 
 struct Offer {
     skb: *mut __sk_buff,
-    flood: *const Flood,
+    packet: *const Packet,
     len: u32,
+    first: u32,
     offered: Offered,
 }
 
 /// Gives a copy to all who may have one but the last.
 #[inline(always)]
-fn offer_to_all(skb: *mut __sk_buff, flood: &Flood, len: u32) -> Offered {
+pub(crate) fn offer(skb: *mut __sk_buff, packet: &Packet) -> Offered {
     // 0, since no frame has 2 GiB. Before 6.8 the verifier follows a loop's function once alone (commit ab5cfac139ab): if it saw
     // that there is nobody at first, it would remove the code by which those who come later have their copies.
-    let nobody = len >> 31;
-    let target = Target { slot: 0, ifindex: nobody, flags: 0 };
-    let offered = Offered { ports: 0, host: false, stays: false, last: Delivery { target, to_stack: false } };
-    let mut offer = Offer { skb, flood, len, offered };
-    let slots = u32::from(flood.slots).saturating_sub(1);
+    let nobody = packet.len >> 31;
+    let target = Target { ifindex: nobody, ..NOBODY };
+    let offered = Offered { port: false, host: false, stays: false, last: Delivery { target, to_stack: false } };
+    let list = list(packet);
+    let mut offer = Offer { skb, packet, len: packet.len, first: list.first(), offered };
     let state: *mut Offer = &mut offer;
     // SAFETY: `offer_one` has the signature that bpf_loop calls, and `state` outlives the call.
-    unsafe { bpf_loop(slots, offer_one as *mut c_void, state.cast(), 0) };
+    unsafe { bpf_loop(list.len(), offer_one as *mut c_void, state.cast(), 0) };
+    // Whom it is for in any case comes last, and has the frame itself.
+    let target = packet.verdict.target;
+    match packet.verdict.action {
+        Action::Forward => to_port(&mut offer, target, false),
+        Action::Host => to_host(&mut offer, target, target.slot == packet.slot),
+        Action::Flood | Action::HostHere | Action::Drop => {}
+    }
     offer.offered
 }
 
+const NOBODY: Target = Target { ifindex: 0, flags: 0, longest: 0, slot: 0, reserved: 0 };
+
+/// Whom to ask.
+#[inline(always)]
+fn list(packet: &Packet) -> List {
+    let which = match packet.verdict.list {
+        Members::Nobody => return List(0),
+        Members::Listeners => return listeners(&Maps, packet),
+        Members::Uplinks => lists::UPLINKS,
+        Members::Domain => lists::DOMAIN,
+    };
+    LISTS.get(which).copied().unwrap_or_default()
+}
+
 extern "C" fn offer_one(index: u32, state: *mut c_void) -> i64 {
-    // SAFETY: bpf_loop passes the pointer that `offer_to_all` gave it, and calls once at a time.
+    // SAFETY: bpf_loop passes the pointer that `offer` gave it, and calls once at a time.
     let offer = unsafe { &mut *state.cast::<Offer>() };
-    let slot = (index + 1) as u16;
-    let Some(port) = PORTS.get(u32::from(slot)) else {
+    let Some(slot) = MEMBERS.get(offer.first.wrapping_add(index)).copied() else {
         return 1;
     };
-    let target = Target::new(slot, port);
-    let receivers = vswitch_receivers(offer.flood, u32::from(slot));
+    let Some(port) = PORTS.get(slot) else {
+        return 1;
+    };
+    let target = Target::new(slot as u16, port);
+    let receivers = vswitch_receivers(offer.packet, slot);
     if receivers & THE_HOST != 0 {
-        offer.offered.host = true;
-        count::sent(HOST_SLOT, offer.len);
-        deliver(offer, Delivery { target, to_stack: true }, receivers & THE_HOST_HERE != 0);
+        to_host(offer, target, receivers & THE_HOST_HERE != 0);
     }
     if receivers & THE_PORT != 0 {
-        offer.offered.ports += 1;
-        count::sent(slot, offer.len);
-        deliver(offer, Delivery { target, to_stack: false }, receivers & THE_PORT_HERE != 0);
+        to_port(offer, target, receivers & THE_PORT_HERE != 0);
     }
     0
+}
+
+#[inline(always)]
+fn to_host(offer: &mut Offer, target: Target, stays: bool) {
+    offer.offered.host = true;
+    count::sent(HOST_SLOT, offer.len);
+    deliver(offer, Delivery { target, to_stack: true }, stays);
+}
+
+#[inline(always)]
+fn to_port(offer: &mut Offer, target: Target, stays: bool) {
+    offer.offered.port = true;
+    count::sent(target.slot, offer.len);
+    deliver(offer, Delivery { target, to_stack: false }, stays);
 }
 
 /// Bits of [`vswitch_receivers`]' answer: who has the frame, and whether by its going on where it is.
@@ -117,22 +115,22 @@ const THE_PORT_HERE: u32 = 1 << 1;
 const THE_HOST: u32 = 1 << 2;
 const THE_HOST_HERE: u32 = 1 << 3;
 
-/// Who may have a flooded frame: the port in `slot`, the host behind it? A global function, as `vswitch_flood`: to each of
-/// its many answers the verifier would look at the rest of the loop.
+/// Who may have a frame for many: the port in `slot`, the host behind it? A global function, as `vswitch_conclude_many`: to
+/// each of its many answers the verifier would look at the rest of the loop.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn vswitch_receivers(flood: *const Flood, slot: u32) -> u32 {
-    // SAFETY: as in `vswitch_flood`.
-    let Some(flood) = (unsafe { flood.as_ref() }) else { return 0 };
-    let Some(port) = PORTS.get(slot) else { return 0 };
+extern "C" fn vswitch_receivers(packet: *const Packet, slot: u32) -> u32 {
+    // SAFETY: as in `vswitch_conclude_many`.
+    let Some(packet) = (unsafe { packet.as_ref() }) else { return 0 };
+    let Some(port): Option<&Port> = PORTS.get(slot) else { return 0 };
     let slot = slot as u16;
-    let here = slot == flood.ingress.slot;
-    if !here && is_gone(slot) {
+    let here = slot == packet.slot;
+    if !here && Maps.is_gone(slot) {
         return 0;
     }
-    let host = if floods_to_host(flood, slot, port) { THE_HOST } else { 0 };
-    let ports = if floods_to(&Maps, flood, slot, port) { THE_PORT } else { 0 };
-    let stays = match flood.ingress.from_host {
+    let host = if host_receives(packet, slot, port) { THE_HOST } else { 0 };
+    let ports = if receives(&Maps, packet, slot, port) { THE_PORT } else { 0 };
+    let stays = match packet.from_host {
         _ if !here => 0,
         true => THE_PORT_HERE,
         false => THE_HOST_HERE,

@@ -8,14 +8,15 @@ use aya_ebpf::{
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, MAX_PORTS, PROBES, Port, PortRecord,
-        SOURCES_MAX, Settings, SourceKey, Stamp, port_flags,
+        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, List, MAX_PORTS, MEMBERS_MAX, PROBES,
+        Port, PortRecord, SOURCES_MAX, Settings, SourceKey, Stamp, lists, port_state,
     },
     fdb::Set,
-    tables::Tables,
+    memory::{RECORDS as VERDICTS_MAX, Record},
+    tables::{Change, Look},
 };
 
-use super::fdb;
+use super::{atomic, fdb};
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -23,6 +24,26 @@ pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 /// By slot.
 #[map]
 pub(crate) static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
+
+/// By slot: [`port_state`].
+#[map]
+pub(crate) static STATES: Array<u64> = Array::with_max_entries(MAX_PORTS, BPF_F_MMAPABLE);
+
+/// How often anything was changed that a verdict may follow from.
+#[map]
+pub(crate) static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What each CPU remembers.
+#[map]
+pub(crate) static VERDICTS: PerCpuArray<Record> = PerCpuArray::with_max_entries(VERDICTS_MAX, 0);
+
+/// By [`lists`].
+#[map]
+pub(crate) static LISTS: Array<List> = Array::with_max_entries(lists::COUNT, 0);
+
+/// The members of all lists: a slot each.
+#[map]
+pub(crate) static MEMBERS: Array<u32> = Array::with_max_entries(MEMBERS_MAX, 0);
 
 /// ifindex -> slot.
 #[map]
@@ -38,7 +59,7 @@ pub(crate) static FDB_USED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPAB
 
 /// The source lists of the ports in source mode. Userspace writes, the dataplane reads.
 #[map]
-pub(crate) static SOURCES: HashMap<SourceKey, u32> = HashMap::with_max_entries(SOURCES_MAX, 0);
+pub(crate) static SOURCES: HashMap<SourceKey, u64> = HashMap::with_max_entries(SOURCES_MAX, 0);
 
 /// By slot.
 #[map]
@@ -61,10 +82,13 @@ pub(crate) static RECORDS: Array<PortRecord> = Array::with_max_entries(MAX_PORTS
 #[map]
 pub(crate) static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
 
-/// The maps, as the decision sees them.
+/// The maps, as the tc programs' decisions see them.
 pub(crate) struct Maps;
 
-impl Tables for Maps {
+/// The maps, as the XDP program's decisions see them: to look at.
+pub(crate) struct XdpMaps;
+
+impl Look for Maps {
     #[inline(always)]
     fn settings(&self) -> Settings {
         SETTINGS.get(0).copied().unwrap_or_default()
@@ -83,17 +107,19 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn port(&self, slot: u16) -> Option<Port> {
-        PORTS.get(u32::from(slot)).copied().filter(|port| port.ifindex != 0)
+    fn port(&self, slot: u16) -> Option<&Port> {
+        PORTS.get(u32::from(slot)).filter(|port| port.ifindex != 0)
     }
 
     #[inline(always)]
-    fn revive(&self, slot: u16) {
-        if let Some(port) = PORTS.get_ptr_mut(u32::from(slot)) {
-            // SAFETY: an element of an array is never freed. Userspace may store a whole element at the same time; then
-            // its word stands, and the next frame revives the port again.
-            unsafe { (*port).flags &= !port_flags::DOWN };
-        }
+    fn is_down(&self, slot: u16) -> bool {
+        STATES.get(u32::from(slot)).is_some_and(|state| *state & u64::from(port_state::DOWN) != 0)
+    }
+
+    /// The kernel empties the element before it gives an index away (dev_map_notification, kernel/bpf/devmap.c).
+    #[inline(always)]
+    fn is_gone(&self, slot: u16) -> bool {
+        PRESENT.get_ifindex(u32::from(slot)).is_none()
     }
 
     #[inline(always)]
@@ -107,9 +133,24 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn listed(&self, key: SourceKey) -> u32 {
+    fn listed(&self, key: SourceKey) -> u64 {
         // SAFETY: a copy of one aligned word; a recycled element tells of another sender or port, for one frame.
         unsafe { SOURCES.get(key) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Stamp {
+        // SAFETY: reads a word; the verifier replaces the call by the load.
+        unsafe { bpf_jiffies64() }
+    }
+}
+
+impl Change for Maps {
+    #[inline(always)]
+    fn revive(&self, slot: u16) {
+        if let Some(state) = STATES.get_ptr_mut(u32::from(slot)) {
+            atomic::and(state, !u64::from(port_state::DOWN));
+        }
     }
 
     #[inline(always)]
@@ -123,8 +164,57 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn forget(&self) {
+        if let Some(generation) = GENERATION.get_ptr_mut(0) {
+            atomic::add(generation, 1);
+        }
+    }
+}
+
+impl Look for XdpMaps {
+    #[inline(always)]
+    fn settings(&self) -> Settings {
+        Maps.settings()
+    }
+
+    #[inline(always)]
+    fn slot_of(&self, ifindex: u32) -> Option<u16> {
+        Maps.slot_of(ifindex)
+    }
+
+    #[inline(always)]
+    fn port(&self, slot: u16) -> Option<&Port> {
+        Maps.port(slot)
+    }
+
+    #[inline(always)]
+    fn is_down(&self, slot: u16) -> bool {
+        Maps.is_down(slot)
+    }
+
+    /// The redirect asks the device map itself, and tc decides if it finds nobody. `PRESENT` is for tc programs.
+    #[inline(always)]
+    fn is_gone(&self, _slot: u16) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn fdb(&self, key: FdbKey) -> Option<FdbEntry> {
+        Maps.fdb(key)
+    }
+
+    #[inline(always)]
+    fn fdb_ahead(&self, key: FdbKey) {
+        Maps.fdb_ahead(key);
+    }
+
+    #[inline(always)]
+    fn listed(&self, key: SourceKey) -> u64 {
+        Maps.listed(key)
+    }
+
+    #[inline(always)]
     fn now(&self) -> Stamp {
-        // SAFETY: reads a word; the verifier replaces the call by the load.
-        unsafe { bpf_jiffies64() }
+        Maps.now()
     }
 }

@@ -1,10 +1,12 @@
-//! The only code that knows of maps, packet pointers and helpers: the two seams of the path, and its last step.
-
-pub(crate) mod act;
-mod count;
+//! The kernel's side: maps, packets, helpers. `memory` is asked first, `conclude` counts, `deliver` and `flood` send.
+pub(crate) mod atomic;
+pub(crate) mod conclude;
+pub(crate) mod count;
 pub(crate) mod deliver;
-mod fdb;
-mod flood;
+pub(crate) mod fdb;
+pub(crate) mod flood;
 pub(crate) mod maps;
+pub(crate) mod memory;
 pub(crate) mod packet;
-mod tell;
+pub(crate) mod stages;
+pub(crate) mod tell;

@@ -19,6 +19,11 @@ impl Frame for Xdp<'_> {
 
     #[inline(always)]
     fn wire_len(&self) -> u32 {
+        self.length()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
         // All of it: the kernel gives frames in fragments to no program that does not say that it takes them.
         (self.0.data_end() - self.0.data()) as u32
     }
@@ -34,6 +39,28 @@ impl Frame for Skb<'_> {
     fn wire_len(&self) -> u32 {
         // SAFETY: the pointer is the program's context, in which the verifier allows this read.
         if unsafe { (*self.0.skb.skb).gso_size } != 0 { 0 } else { self.0.len() }
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.len()
+    }
+}
+
+/// The interface that a tc program sees a frame on.
+#[inline(always)]
+pub(crate) fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the pointer is the program's context, in which the verifier allows this read.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Puts a number into the control block, the low half first.
+#[inline(always)]
+pub(crate) fn tell(ctx: &TcContext, number: u64) {
+    // SAFETY: the pointer is the program's context, in which the verifier allows these writes.
+    unsafe {
+        (*ctx.skb.skb).cb[0] = number as u32;
+        (*ctx.skb.skb).cb[1] = (number >> 32) as u32;
     }
 }
 

@@ -2,10 +2,7 @@
 
 use aya_ebpf::{Global, bindings::__sk_buff, programs::TcContext};
 use aya_log_ebpf::debug;
-use vswitch_ebpf::{
-    forward::Decision,
-    verdict::{Action, Verdict},
-};
+use vswitch_ebpf::verdict::{Action, Decision, Members, Verdict};
 
 /// Set by the loader for `--log-packets`. Read-only data: the verifier removes the logging where it is 0.
 #[unsafe(no_mangle)]
@@ -17,13 +14,14 @@ pub(crate) fn tell(ctx: &TcContext, decision: &Decision) {
     if LOG_PACKETS.load() == 0 {
         return;
     }
-    let Verdict { action, target, reason, .. } = decision.verdict;
+    let Verdict { action, target, reason, list, .. } = decision.verdict;
+    let action = if matches!(list, Members::Nobody) { action } else { Action::Flood };
     let detail = match action {
         Action::Forward | Action::Host => u32::from(target.slot),
         Action::Drop => reason as u32,
         Action::Flood | Action::HostHere => 0,
     };
-    vswitch_tell(ctx.skb.skb, u32::from(decision.ingress().counted()), action as u32, detail);
+    vswitch_tell(ctx.skb.skb, u32::from(decision.counted()), action as u32, detail);
 }
 
 const FORWARD: u32 = Action::Forward as u32;

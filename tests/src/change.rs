@@ -1,0 +1,126 @@
+//! What may be changed of a switch between two frames? One kind of change each, made to the model.
+
+use std::fmt;
+
+use proptest::{prelude::*, sample::Index};
+
+use crate::{
+    frame::Mac,
+    model::{Entry, Kind, Member, Mode, Model},
+};
+
+/// A change that userspace makes.
+#[derive(Clone, Copy)]
+pub struct Change {
+    /// Index into [`KINDS`].
+    kind: usize,
+    /// Which port, address or value, as far as the kind needs one.
+    which: Index,
+    what: Index,
+}
+
+type Make = fn(&Change, &mut Model);
+
+/// Every kind, by name.
+pub const KINDS: [(&str, Make); 19] = [
+    ("hairpin", |change, model| change.port(model, |port| port.hairpin ^= true)),
+    ("isolated", |change, model| change.port(model, |port| port.isolated ^= true)),
+    ("learning", |change, model| change.port(model, |port| port.learning ^= true)),
+    ("flood", |change, model| change.port(model, |port| port.flood ^= true)),
+    ("mcast_flood", |change, model| change.port(model, |port| port.mcast_flood ^= true)),
+    ("bcast_flood", |change, model| change.port(model, |port| port.bcast_flood ^= true)),
+    ("nodst", |change, model| change.port(model, |port| port.nodst ^= port.mode == Mode::Source)),
+    ("down", |change, model| change.port(model, |port| port.down ^= true)),
+    ("mtu", |change, model| change.port(model, |port| port.mtu = if port.mtu == 1500 { 576 } else { 1500 })),
+    ("mode", Change::mode),
+    ("gone", |change, model| {
+        let slot = change.slot(model);
+        if model.ports.len() > 1 {
+            model.ports.remove(&slot);
+            model.sources.retain(|&(by, _)| by != slot);
+        }
+    }),
+    ("host_access", |_, model| model.host_access ^= true),
+    ("compat", |_, model| model.compat ^= true),
+    ("ageing", |change, model| {
+        (model.ageing, model.refresh) = *change.what.get(&[(0, 1), (1, 1), (4, 2), (4, 1), (1000, 2)]);
+    }),
+    ("fdb set", |change, model| {
+        if model.fdb.len() < model.fdb_max {
+            let kind = *change.what.get(&[Kind::Static, Kind::StickyStatic]);
+            let entry = Entry { at: Member::Port(change.slot(model)), kind, seen: model.now };
+            model.fdb.insert(change.mac(), entry);
+        }
+    }),
+    ("fdb host", |change, model| {
+        let slot = change.slot(model);
+        if model.ports[&slot].uplink && model.fdb.len() < model.fdb_max {
+            let entry = Entry { at: Member::Host { uplink: slot }, kind: Kind::Local, seen: model.now };
+            model.fdb.insert(change.mac(), entry);
+        }
+    }),
+    ("fdb del", |change, model| {
+        model.fdb.remove(&change.mac());
+    }),
+    ("fdb flush", |_, model| model.fdb.retain(|_, entry| entry.kind != Kind::Learned)),
+    ("source", |change, model| {
+        let slot = change.slot(model);
+        let row = (slot, change.mac());
+        if model.ports[&slot].mode == Mode::Source && !model.sources.remove(&row) {
+            model.sources.insert(row);
+        }
+    }),
+];
+
+/// Any change.
+pub fn change() -> impl Strategy<Value = Change> {
+    (0..KINDS.len(), any::<Index>(), any::<Index>()).prop_map(|(kind, which, what)| Change { kind, which, what })
+}
+
+impl Change {
+    /// The kind's name.
+    pub const fn name(&self) -> &'static str {
+        KINDS[self.kind].0
+    }
+
+    /// Makes it.
+    pub fn make(&self, model: &mut Model) {
+        KINDS[self.kind].1(self, model);
+    }
+
+    fn slot(&self, model: &Model) -> u16 {
+        let slots: Vec<u16> = model.ports.keys().copied().collect();
+        *self.which.get(&slots)
+    }
+
+    fn port(&self, model: &mut Model, change: impl FnOnce(&mut crate::model::Port)) {
+        let slot = self.slot(model);
+        model.ports.entry(slot).and_modify(change);
+    }
+
+    /// One of the few stations of `cases`.
+    fn mac(&self) -> Mac {
+        [2, 0, 0, 0, 0, *self.what.get(&[1, 2, 3, 4, 5, 6])]
+    }
+
+    /// To another mode, except from and to passthru, which is for a switch's only port.
+    fn mode(&self, model: &mut Model) {
+        let slot = self.slot(model);
+        let mode = *self.what.get(&[Mode::Bridge, Mode::Vepa, Mode::Private, Mode::Source]);
+        let port = model.ports.get_mut(&slot).expect("one of its ports");
+        if port.uplink || port.mode == Mode::Passthru {
+            return;
+        }
+        port.mode = mode;
+        port.nodst &= mode == Mode::Source;
+        if mode != Mode::Source {
+            model.sources.retain(|&(by, _)| by != slot);
+        }
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {:?}", self.name(), self.which, self.what)
+    }
+}
