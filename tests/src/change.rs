@@ -74,7 +74,11 @@ pub const KINDS: [(&str, Make); 19] = [
 
 /// Any change.
 pub fn change() -> impl Strategy<Value = Change> {
-    (0..KINDS.len(), any::<Index>(), any::<Index>()).prop_map(|(kind, which, what)| Change { kind, which, what })
+    (0..KINDS.len(), any::<Index>(), any::<Index>()).prop_map(|(kind, which, what)| Change {
+        kind,
+        which,
+        what,
+    })
 }
 
 impl Change {

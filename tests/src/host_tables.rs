@@ -322,9 +322,8 @@ fn abi_entry(entry: &model::Entry) -> FdbEntry {
 
 /// An FDB as the specification sees it, which knows nothing of [`fdb_flags::RESTLESS`].
 pub fn settled(fdb: &BTreeMap<FdbKey, FdbEntry>) -> BTreeMap<FdbKey, FdbEntry> {
-    let settle = |entry: &FdbEntry| {
-        FdbEntry::new(entry.slot(), entry.flags() & !fdb_flags::RESTLESS, entry.stamp())
-    };
+    let settle =
+        |entry: &FdbEntry| FdbEntry::new(entry.slot(), entry.flags() & !fdb_flags::RESTLESS, entry.stamp());
     fdb.iter().map(|(key, entry)| (*key, settle(entry))).collect()
 }
 

@@ -17,8 +17,11 @@ pub fn egress(packet: &Packet, tables: &impl Look, settings: &Settings, to: Dest
         let verdict = from_host(packet, tables, to);
         return if is_gone(packet, tables, &verdict) { back_to_wire(packet, tables) } else { verdict };
     }
-    let verdict =
-        if packet.from_wire() { from_wire(packet, settings, to) } else { from_station(packet, tables, settings, to) };
+    let verdict = if packet.from_wire() {
+        from_wire(packet, settings, to)
+    } else {
+        from_station(packet, tables, settings, to)
+    };
     let verdict =
         if is_gone(packet, tables, &verdict) { Verdict::drop(DropReason::PortDown) } else { verdict };
     if enters_from_outside(packet, to) { with_listeners(packet, tables, verdict) } else { verdict }
@@ -148,9 +151,7 @@ fn with_listeners(packet: &Packet, tables: &impl Look, verdict: Verdict) -> Verd
     match (verdict.action, tables.port(packet.slot)) {
         (Action::Flood, _) => verdict,
         (Action::Forward | Action::Host, _) => verdict.and(Members::Listeners),
-        (Action::HostHere, Some(own)) => {
-            Verdict::host(Target::new(packet.slot, own)).and(Members::Listeners)
-        }
+        (Action::HostHere, Some(own)) => Verdict::host(Target::new(packet.slot, own)).and(Members::Listeners),
         (Action::HostHere | Action::Drop, _) => they_alone,
     }
 }

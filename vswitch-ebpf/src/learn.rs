@@ -157,9 +157,7 @@ fn origin(packet: &Packet, tables: &impl Look, settings: &Settings, entry: FdbEn
     if is_local(entry) {
         return Origin::of(OriginKind::Host);
     }
-    if entry.slot() == packet.slot
-        || entry.has(fdb_flags::HOST)
-        || entry.expired(packet.now, settings.ageing)
+    if entry.slot() == packet.slot || entry.has(fdb_flags::HOST) || entry.expired(packet.now, settings.ageing)
     {
         return Origin::FRESH;
     }

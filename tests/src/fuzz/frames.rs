@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vswitch_ebpf::{
-    frame::{ETH_HLEN, ETH_P_PAUSE, Header, MacAddr},
-};
+use vswitch_ebpf::frame::{ETH_HLEN, ETH_P_PAUSE, Header, MacAddr};
 
 use crate::{
     cases::PLAIN,

@@ -111,7 +111,8 @@ fn clones_for_an_uplink_pass_its_own_hook_unseen() {
             gso: false,
             pause: false,
         });
-        let steps = senders.iter().flat_map(|&from| frames.map(|frame| Step { change: None, after: 1, from, frame }));
+        let steps =
+            senders.iter().flat_map(|&from| frames.map(|frame| Step { change: None, after: 1, from, frame }));
         let model = Model::plain((1..=4).map(port));
         let case = Case { model, xdp: BTreeSet::new(), peer: BTreeSet::new(), steps: steps.collect() };
         in_lock_step(&mut object, &case.slowed(UNIT), &mut Seen::default())

@@ -15,8 +15,8 @@ use aya::{
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, FdbEntry, FdbKey, HOST_SLOT, Interface, List, Port, Settings, SourceKey, Stamp, lists, port_flags,
-        port_state,
+        Counters, FdbEntry, FdbKey, HOST_SLOT, Interface, List, Port, Settings, SourceKey, Stamp, lists,
+        port_flags, port_state,
     },
     fdb::{Set, Shape, Way},
 };
@@ -171,7 +171,8 @@ impl Object {
         for (key, listed) in &tables.sources {
             let mut value = *listed;
             if key.slot == HOST_SLOT {
-                let by = tables.sources.keys().filter(|other| other.mac == key.mac && other.slot != HOST_SLOT);
+                let by =
+                    tables.sources.keys().filter(|other| other.mac == key.mac && other.slot != HOST_SLOT);
                 let list = self.write_row(&mut first, &by.map(|other| other.slot).collect::<Vec<_>>());
                 value = if List(*listed).nodst() { list.with_nodst() } else { list }.0;
             }

@@ -199,7 +199,10 @@ impl<'a> Run<'a> {
         let xdp = |slot: &u16| self.tables.ports[slot].flags & XDP != 0;
         let forwarded = self.outcome.dropped.is_none() && self.hosts().is_empty();
         self.program == Program::Xdp
-            && (self.teaches || self.flooded || !self.hosts().is_empty() || forwarded && !self.ports().iter().all(xdp))
+            && (self.teaches
+                || self.flooded
+                || !self.hosts().is_empty()
+                || forwarded && !self.ports().iter().all(xdp))
     }
 
     fn code(&self) -> i32 {

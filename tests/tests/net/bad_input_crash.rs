@@ -46,13 +46,18 @@ fn single_pins_removed() {
         "FDB",
         "FDB_USED",
         "FILTERS",
+        "GENERATION",
         "IDENTITY",
         "INTENT",
         "INTERFACES",
+        "LISTS",
+        "MEMBERS",
         "PORTS",
         "PRESENT",
         "SETTINGS",
         "SOURCES",
+        "STATES",
+        "VERDICTS",
     ] {
         whole(&bench, &there);
         fs::remove_file(bench.pins().join("maps").join(map)).unwrap();

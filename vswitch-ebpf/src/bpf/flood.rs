@@ -45,7 +45,8 @@ pub(crate) fn offer(skb: *mut __sk_buff, packet: &Packet) -> Offered {
     // that there is nobody at first, it would remove the code by which those who come later have their copies.
     let nobody = packet.len >> 31;
     let target = Target { ifindex: nobody, ..NOBODY };
-    let offered = Offered { port: false, host: false, stays: false, last: Delivery { target, to_stack: false } };
+    let offered =
+        Offered { port: false, host: false, stays: false, last: Delivery { target, to_stack: false } };
     let list = list(packet);
     let mut offer = Offer { skb, packet, len: packet.len, first: list.first(), offered };
     let state: *mut Offer = &mut offer;

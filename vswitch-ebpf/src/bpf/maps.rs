@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, List, MAX_PORTS, MEMBERS_MAX, PROBES,
-        Port, PortRecord, SOURCES_MAX, Settings, SourceKey, Stamp, lists, port_state,
+        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, List, MAX_PORTS, MEMBERS_MAX,
+        PROBES, Port, PortRecord, SOURCES_MAX, Settings, SourceKey, Stamp, lists, port_state,
     },
     fdb::Set,
     memory::{RECORDS as VERDICTS_MAX, Record},

@@ -80,6 +80,10 @@ pub(crate) fn compile(config: &SwitchConfig, observed: &Observed) -> Result<Imag
             image.sources.insert((*mac, seen.slot));
         }
     }
+    let present = image.ports.iter().filter(|(_, port)| port.ifindex != 0);
+    image.domain = present.clone().map(|(slot, _)| *slot).collect();
+    let uplinks = present.filter(|(_, port)| port.flags & port_flags::UPLINK != 0);
+    image.uplinks = uplinks.map(|(slot, _)| *slot).collect();
     for (mac, slot) in &image.sources {
         image.listeners.entry(*mac).or_default().slots.push(*slot);
     }
@@ -118,10 +122,8 @@ fn settings(config: &SwitchConfig, clock: Clock, known: &[Known<'_>]) -> Setting
         ageing,
         refresh: if ageing == 0 { second } else { second.min(ageing / 4) },
         flags: all(flags),
-        slots: known.iter().map(|(_, seen)| seen.slot + 1).max().unwrap_or(1),
         wire,
         passthru: access.find(|(port, _)| port.mode == Mode::Passthru).map_or(0, |(_, seen)| seen.slot),
-        reserved: 0,
     }
 }
 

@@ -61,6 +61,14 @@ fn coming(from: &Image, to: &Image) -> Vec<Write> {
     writes.extend(to.sources.difference(&from.sources).map(|(mac, slot)| Write::List(*mac, *slot)));
     let listeners = to.listeners.iter().filter(|(mac, listeners)| from.listeners.get(mac) != Some(listeners));
     writes.extend(listeners.map(|(mac, listeners)| Write::Listeners(*mac, listeners.clone())));
+    for (was, shall, write) in [
+        (&from.domain, &to.domain, Write::Domain as fn(Vec<u16>) -> Write),
+        (&from.uplinks, &to.uplinks, Write::Uplinks),
+    ] {
+        if was != shall {
+            writes.push(write(shall.clone()));
+        }
+    }
     let bound = to.fdb.iter().filter(|(key, bound)| from.fdb.get(key) != Some(bound));
     writes.extend(bound.map(|(key, bound)| Write::Bind(*key, *bound)));
     let entered = to.interfaces.iter().filter(|(ifindex, slot)| from.interfaces.get(ifindex) != Some(slot));

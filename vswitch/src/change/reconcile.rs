@@ -178,6 +178,26 @@ pub(crate) async fn follow(
     nics::settle(work.dataplane, netlink, &image, again).await
 }
 
+/// Makes the tables of a switch whose ports are as `members` say, wherever that is known from.
+pub(crate) fn make_tables(
+    dataplane: &mut Dataplane,
+    intent: &SwitchConfig,
+    members: &[Member],
+) -> Result<()> {
+    let image = dataplane.image()?;
+    let mut observed = Observed { clock: dataplane.clock(), ..Observed::default() };
+    let locals = locals(&image);
+    observed.ports.extend(members.iter().map(|member| (member.ifname(), seen(member, &locals))));
+    let target = compile(intent, &observed)?;
+    diff(&image, &target).iter().try_for_each(|write| dataplane.write(write))
+}
+
+/// The hosts' own addresses, by uplink.
+fn locals(image: &Image) -> HashMap<u16, MacAddr> {
+    let locals = image.fdb.iter().filter(|(_, bound)| bound.is_local());
+    locals.map(|(key, bound)| (bound.slot, key.mac)).collect()
+}
+
 /// Whether the tables have something else of an interface than there is to see now.
 pub(crate) fn is_changed(dataplane: &Dataplane, member: &Member, link: &Link) -> Result<bool> {
     let direct = member.port.flags & port_flags::PEER != 0;
@@ -314,8 +334,7 @@ impl<'a> Work<'a> {
 
     /// Looks at the ports that stay: at the interfaces of those that change, and of uplinks.
     async fn observe(&mut self, from: &SwitchConfig, kept: &[Member], all: bool) -> Result<()> {
-        let locals = self.image.fdb.iter().filter(|(_, bound)| bound.is_local());
-        let locals: HashMap<u16, MacAddr> = locals.map(|(key, bound)| (bound.slot, key.mac)).collect();
+        let locals = locals(&self.image);
         let before = by_name(from);
         let mut looked = Vec::new();
         for member in kept {

@@ -23,7 +23,7 @@ pub(super) fn follow(
 ) -> Result<Member> {
     // Not an uplink: the host behind it is there without the wire.
     let dead = !link.up || !link.carrier;
-    dataplane.set_down(member.slot, dead && !member.is_uplink())?;
+    dataplane.set_down(member.slot, dead && !member.is_uplink());
     if link.ifname != member.ifname() {
         rename(dataplane, config, member, link)?;
     }
@@ -50,5 +50,6 @@ fn rename(dataplane: &mut Dataplane, config: &mut SwitchConfig, member: &Member,
 /// Takes the mark off the ports that are down: nobody stays to do it when they come up.
 pub(super) fn revive(dataplane: &mut Dataplane) -> Result<()> {
     let _lock = Lock::change(&dataplane.name)?;
-    dataplane.members()?.iter().try_for_each(|member| dataplane.set_down(member.slot, false))
+    dataplane.members()?.iter().for_each(|member| dataplane.set_down(member.slot, false));
+    Ok(())
 }

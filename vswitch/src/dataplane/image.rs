@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use vswitch_ebpf::{
-    abi::{FdbEntry, FdbKey, HOST_SLOT, Port, Settings, fdb_flags, listed, port_flags},
+    abi::{FdbEntry, FdbKey, HOST_SLOT, List, Port, Settings, fdb_flags, lists},
     frame::MacAddr,
 };
 
@@ -22,7 +22,11 @@ pub(crate) struct Image {
     pub(crate) fdb: BTreeMap<FdbKey, Bound>,
     /// Which port in source mode lists which sender.
     pub(crate) sources: BTreeSet<(MacAddr, u16)>,
-    /// What the lists say of each sender together.
+    /// Who may have a frame for many: the slots of all ports that have an interface, in order.
+    pub(crate) domain: Vec<u16>,
+    /// Those of them that are uplinks'.
+    pub(crate) uplinks: Vec<u16>,
+    /// Who listens to each sender.
     pub(crate) listeners: BTreeMap<MacAddr, Listeners>,
     /// Of the tables as they are: what ages, with its slot.
     pub(crate) learned: Vec<(FdbKey, u16)>,
@@ -77,8 +81,12 @@ pub(crate) enum Write {
     /// A port lists a sender.
     List(MacAddr, u16),
     Unlist(MacAddr, u16),
-    /// What all lists together say of a sender; nothing if there is none.
+    /// Who listens to a sender.
     Listeners(MacAddr, Listeners),
+    /// Who may have a frame for many.
+    Domain(Vec<u16>),
+    /// Which are uplinks.
+    Uplinks(Vec<u16>),
 }
 
 impl Image {
@@ -97,35 +105,35 @@ impl Bound {
 impl Dataplane {
     /// The tables as they are.
     pub(crate) fn image(&self) -> Result<Image> {
-        let mut image = Image { settings: self.maps.settings()?, ..Image::default() };
-        for (slot, port) in (0..).zip(self.maps.all_ports()?) {
+        let tables = self.maps.tables();
+        let mut image = Image {
+            settings: tables.settings()?,
+            domain: tables.members(tables.list(lists::DOMAIN)?)?,
+            uplinks: tables.members(tables.list(lists::UPLINKS)?)?,
+            ..Image::default()
+        };
+        for (slot, port) in (0..).zip(tables.all_ports()?) {
             if slot != HOST_SLOT && port != Port::default() {
-                // Not configured: frames and the controller change it.
-                let port = Port { flags: port.flags & !port_flags::DOWN, ..port };
                 image.ports.insert(slot, port);
             }
         }
-        let interfaces = self.maps.interfaces()?.into_iter().filter(|interface| interface.ifindex != 0);
+        let interfaces = tables.interfaces()?.into_iter().filter(|interface| interface.ifindex != 0);
         image.interfaces = interfaces.map(|interface| (interface.ifindex, interface.slot as u16)).collect();
-        for (key, entry) in self.maps.fdb.all()? {
-            let (slot, flags) = (entry.slot(), entry.flags());
+        for (key, entry) in tables.fdb.all()? {
+            let (slot, flags) = (entry.slot(), entry.flags() & fdb_flags::LOCAL);
             if flags & fdb_flags::STATIC == 0 {
                 image.learned.push((key, slot));
             } else {
                 image.fdb.insert(key, Bound { slot, flags });
             }
         }
-        for (key, says) in self.maps.sources()? {
+        for (key, value) in tables.sources()? {
             if key.slot == HOST_SLOT {
-                image.listeners.entry(key.mac).or_default().nodst = says & listed::NODST != 0;
+                let list = List(value);
+                let listeners = Listeners { slots: tables.members(list)?, nodst: list.nodst() };
+                image.listeners.insert(key.mac, listeners);
             } else {
                 image.sources.insert((key.mac, key.slot));
-            }
-        }
-        // Where nothing says what they are together, there is none.
-        for (mac, slot) in &image.sources {
-            if let Some(listeners) = image.listeners.get_mut(mac) {
-                listeners.slots.push(*slot);
             }
         }
         Ok(image)
@@ -133,11 +141,11 @@ impl Dataplane {
 
     /// The FDB's entry of an address.
     pub(crate) fn fdb_entry(&self, key: FdbKey) -> Result<Option<FdbEntry>> {
-        self.maps.fdb.get(key)
+        self.maps.tables().fdb.get(key)
     }
 
     /// All entries of the FDB, in no order.
     pub(crate) fn fdb_entries(&self) -> Result<Vec<(FdbKey, FdbEntry)>> {
-        self.maps.fdb.all()
+        self.maps.tables().fdb.all()
     }
 }

@@ -80,8 +80,8 @@ pub struct Identity {
     pub fdb_secret: u64,
     /// [`Shape::max`] of the FDB.
     pub fdb_max: u32,
-    /// Explicit padding, zero.
-    pub reserved: u32,
+    /// Where the last row of the map `MEMBERS` ends.
+    pub rows: u32,
 }
 
 impl Identity {

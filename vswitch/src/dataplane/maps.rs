@@ -1,20 +1,18 @@
 //! The switch's maps as typed handles, opened once.
 
-use std::{io, os::fd::AsFd as _};
+use std::io;
 
-use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray};
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use bytemuck::{Pod, Zeroable as _};
-use vswitch_ebpf::abi::{
-    Counters, INTERFACES_MAX, Interface, MAX_PORTS, PROBES, Port, SOURCES_MAX, Settings, SourceKey,
-};
+use vswitch_ebpf::abi::{Counters, MAX_PORTS};
 
 use super::{
-    fdb::Fdb,
-    ledger,
     pins::Pins,
     spec::{Access, BASES, Device, PRESENT, open},
     sys,
+    tables::Tables,
+    words::Words,
 };
 
 /// A value of the ABI as aya takes it: the one place where bytemuck's promise becomes aya's.
@@ -28,11 +26,9 @@ unsafe impl<T: Pod> aya::Pod for Wire<T> {}
 
 /// All maps of a switch.
 pub(super) struct Maps {
-    settings: Array<MapData, Wire<Settings>>,
-    ports: Array<MapData, Wire<Port>>,
-    interfaces: Array<MapData, Wire<Interface>>,
-    pub(super) fdb: Fdb,
-    sources: HashMap<MapData, Wire<SourceKey>, u32>,
+    tables: Tables,
+    /// Where they may be changed.
+    words: Option<Shared>,
     counters: PerCpuArray<MapData, Wire<Counters>>,
     bases: Option<Array<MapData, Wire<Counters>>>,
     // Not as aya's: to open one it tries out what the kernel can do, by twenty system calls.
@@ -40,27 +36,29 @@ pub(super) struct Maps {
     present: MapData,
 }
 
+struct Shared {
+    generation: Words,
+    states: Words,
+}
+
 impl Maps {
     /// Opens the pinned maps.
     pub(super) fn open(pins: &Pins, access: Access) -> Result<Self> {
-        let fdb = open(pins, "FDB", access)?;
-        let shape = ledger::open_identity(pins, access)?.fdb();
-        let sets = fdb.info().context("ask for the FDB's size")?.max_entries();
-        if sets != shape.sets() {
-            bail!(
-                "its map FDB is not this build's (its number of entries is {sets} and not {})",
-                shape.sets()
-            );
-        }
         let private = access == Access::Write;
+        let tables = Tables::open(pins, access)?;
         let bases = pins.map(BASES).exists().then(|| open(pins, BASES, access)).transpose()?;
         let open_private = |name| private.then(|| open(pins, name, access)).transpose();
+        // Programs that are loaded for it write where this build means.
+        open_private("VERDICTS")?;
+        let words = || -> Result<Shared> {
+            Ok(Shared {
+                generation: Words::new(&open(pins, "GENERATION", access)?, 1)?,
+                states: Words::new(&open(pins, "STATES", access)?, MAX_PORTS)?,
+            })
+        };
         Ok(Self {
-            settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
-            ports: Array::try_from(Map::Array(open(pins, "PORTS", access)?))?,
-            interfaces: Array::try_from(Map::Array(open(pins, "INTERFACES", access)?))?,
-            fdb: Fdb::new(fdb, open_private("FDB_USED")?, shape)?,
-            sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
+            tables,
+            words: private.then(words).transpose()?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS", access)?))?,
             bases: bases.map(|map| Array::try_from(Map::Array(map))).transpose()?,
             devmap: open_private("DEVMAP")?,
@@ -68,82 +66,32 @@ impl Maps {
         })
     }
 
-    /// What holds for the whole switch.
-    pub(super) fn settings(&self) -> Result<Settings> {
-        Ok(self.settings.get(&0, 0).context("read the switch's settings")?.0)
+    /// The tables, to look at.
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
-    /// Replaces what holds for the whole switch.
-    pub(super) fn set_settings(&mut self, settings: Settings) -> Result<()> {
-        self.settings.set(0, Wire(settings), 0).context("write the switch's settings")
+    /// The tables, to change them: there is no other way. What the programs remember is decided anew afterwards, also if it
+    /// fails.
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
+        let done = change(&mut self.tables);
+        self.raise();
+        done
     }
 
-    /// The port in a slot.
-    pub(super) fn port(&self, slot: u16) -> Result<Port> {
-        Ok(self.ports.get(&u32::from(slot), 0).context("read a port")?.0)
-    }
-
-    /// Replaces the port in a slot.
-    pub(super) fn set_port(&mut self, slot: u16, port: Port) -> Result<()> {
-        self.ports.set(u32::from(slot), Wire(port), 0).context("write a port")
-    }
-
-    /// All slots' ports, by slot, those of free slots too.
-    pub(super) fn all_ports(&self) -> Result<Vec<Port>> {
-        let ports = sys::entries::<u32, Port>(self.ports.map().fd().as_fd(), MAX_PORTS);
-        Ok(ports.context("read the ports")?.into_iter().map(|(_, port)| port).collect())
-    }
-
-    /// The slot that frames of an interface enter by.
-    pub(super) fn slot_of(&self, ifindex: u32) -> Result<Option<u16>> {
-        let Some(element) = self.probe(ifindex, ifindex)? else { return Ok(None) };
-        let interface = self.interfaces.get(&element, 0).context("read the interfaces of the ports")?.0;
-        Ok(Some(interface.slot as u16))
-    }
-
-    /// All elements that hold an interface or could.
-    pub(super) fn interfaces(&self) -> Result<Vec<Interface>> {
-        let all = sys::entries::<u32, Interface>(self.interfaces.map().fd().as_fd(), INTERFACES_MAX);
-        Ok(all
-            .context("read the interfaces of the ports")?
-            .into_iter()
-            .map(|(_, interface)| interface)
-            .collect())
-    }
-
-    /// Makes frames of an interface enter by a slot.
-    pub(super) fn set_slot(&mut self, ifindex: u32, slot: u16) -> Result<()> {
-        let there = self.probe(ifindex, ifindex)?;
-        let Some(element) = there.map_or_else(|| self.probe(ifindex, 0), |element| Ok(Some(element)))? else {
-            bail!(
-                "interface {ifindex}: too many ports have indices like it: make it anew, for another index"
-            );
-        };
-        let interface = Interface { ifindex, slot: u32::from(slot) };
-        self.interfaces.set(element, Wire(interface), 0).context("bind an interface to its port")
-    }
-
-    /// Makes frames of an interface none of the switch's business.
-    pub(super) fn clear_slot(&mut self, ifindex: u32) -> Result<()> {
-        match self.probe(ifindex, ifindex)? {
-            Some(element) => self
-                .interfaces
-                .set(element, Wire(Interface::zeroed()), 0)
-                .context("unbind an interface from its port"),
-            None => Ok(()),
+    /// Says that what the programs remember is to be decided anew.
+    pub(super) fn raise(&self) {
+        if let Some(Shared { generation, .. }) = &self.words {
+            generation.raise();
         }
     }
 
-    /// Among the elements that may hold `ifindex`, the first that holds `wanted`.
-    fn probe(&self, ifindex: u32, wanted: u32) -> Result<Option<u32>> {
-        for probe in 0..PROBES {
-            let element = Interface::element(ifindex, probe);
-            let interface = self.interfaces.get(&element, 0).context("read the interfaces of the ports")?.0;
-            if interface.ifindex == wanted {
-                return Ok(Some(element));
-            }
+    /// Says whether a port's interface is down or has no carrier.
+    pub(super) fn set_down(&self, slot: u16, down: bool) {
+        let Some(Shared { states, .. }) = &self.words else { return };
+        if states.set_down(slot, down) {
+            self.raise();
         }
-        Ok(None)
     }
 
     /// Lets XDP deliver to an interface.
@@ -174,26 +122,6 @@ impl Maps {
     /// Stops tc from delivering to a slot.
     pub(super) fn clear_present(&mut self, slot: u16) -> Result<()> {
         clear_device(&self.present, slot).context("stop tc from delivering to a port")
-    }
-
-    /// All elements of the source lists, also those of slot 0.
-    pub(super) fn sources(&self) -> Result<Vec<(SourceKey, u32)>> {
-        sys::entries(self.sources.map().fd().as_fd(), SOURCES_MAX).context("read the source lists")
-    }
-
-    /// Adds or replaces an element of a source list.
-    pub(super) fn set_source(&mut self, key: SourceKey, says: u32) -> Result<()> {
-        self.sources
-            .insert(Wire(key), says, 0)
-            .with_context(|| format!("source {}: write the list of senders", key.mac))
-    }
-
-    /// Removes an element of a source list.
-    pub(super) fn clear_source(&mut self, key: SourceKey) -> Result<()> {
-        match self.sources.remove(&Wire(key)) {
-            Err(MapError::SyscallError(err)) if err.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.with_context(|| format!("source {}: write the list of senders", key.mac)),
-        }
     }
 
     /// A slot's counters, summed over the CPUs.

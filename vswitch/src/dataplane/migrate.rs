@@ -27,9 +27,10 @@ use super::{
     programs,
     raw::RawMap,
     spec::{self, Access, BASES, PRESENT, Spec},
+    state::Member,
     sys,
 };
-use crate::change::intent;
+use crate::change::{intent, reconcile};
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,8 +143,11 @@ fn build(
     let Clock { tick, epoch } = load::load_new(scratch, shape, &shared)?;
     let mut copied = Vec::new();
     // Counters are carried when the old ones count no more, and which interfaces are there is asked again.
-    let apart = ["COUNTERS", "FDB", "FDB_USED", PRESENT];
-    for step in moves.iter().filter(|step| !step.shared && !apart.contains(&step.spec.name)) {
+    let apart = ["COUNTERS", "FDB", "FDB_USED", "VERDICTS", PRESENT];
+    // What follows from the intent is made anew.
+    let derived = |spec: &Spec| from < before::INTENT && spec.decides;
+    let apart = |spec: &Spec| apart.contains(&spec.name) || derived(spec);
+    for step in moves.iter().filter(|step| !step.shared && !apart(step.spec)) {
         let (done, all) = copy(step, scratch)?;
         copied.push((step.spec.name, done, all));
     }
@@ -153,30 +157,43 @@ fn build(
     }
     (identity.fdb_max, identity.fdb_secret) = (shape.max, shape.secret);
     ledger::write_identity(scratch, identity)?;
+    let mut new = opened(name, scratch)?;
+    let fdb = find(moves, "FDB")?;
+    let (done, all) = carry_fdb(&fdb.old, &mut new.maps)?;
+    copied.push((fdb.spec.name, done, all));
     if from < before::INTENT {
-        derive(name, old, scratch, moves, &identity)?;
+        derive(old, new, moves, &identity)?;
     } else {
         intent::begin(scratch, &intent::read(old)?)?;
         intent::wanted(old)?.map(|wanted| intent::want(scratch, &wanted)).transpose()?;
     }
-    let fdb = find(moves, "FDB")?;
-    let (done, all) = carry_fdb(&fdb.old, &mut Maps::open(scratch, Access::Write)?)?;
-    copied.push((fdb.spec.name, done, all));
     Ok(copied)
 }
 
-/// Makes intent and ledger of what an older build had in other maps.
-fn derive(name: &str, old: &Pins, scratch: &Pins, moves: &[Move], identity: &Identity) -> Result<()> {
+/// The new switch, which is none yet.
+fn opened(name: &str, scratch: &Pins) -> Result<Dataplane> {
+    let (maps, ledger) = (Maps::open(scratch, Access::Write)?, Ledger::open(scratch, Access::Write)?);
+    let clock = Clock::of(&ledger.identity()?);
+    Ok(Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, ledger, clock })
+}
+
+/// Makes intent and ledger of what an older build had in other maps, and the tables of them.
+fn derive(old: &Pins, mut new: Dataplane, moves: &[Move], identity: &Identity) -> Result<()> {
     let before = Before::read(moves, old_entries(&find(moves, "FDB")?.old)?)?;
-    intent::begin(scratch, &before.intent(name, identity)?)?;
+    let config = before.intent(&new.name, identity)?;
+    intent::begin(&new.pins, &config)?;
     if let Some(wanted) = before::wanted(old)? {
-        intent::want(scratch, &wanted)?;
+        intent::want(&new.pins, &wanted)?;
     }
-    let mut ledger = Ledger::open(scratch, Access::Write)?;
     for (slot, record) in before.records() {
-        ledger.set_record(slot, record)?;
+        new.ledger.set_record(slot, record)?;
     }
-    before.filters().try_for_each(|filter| ledger.set_filter(filter))
+    before.filters().try_for_each(|filter| new.ledger.set_filter(filter))?;
+    let members = before.ports().map(|(slot, port, _)| Ok(Member { port, ..new.member_at(slot)? }));
+    let members = members.collect::<Result<Vec<_>>>()?;
+    reconcile::make_tables(&mut new, &config, &members)?;
+    before.ports().for_each(|(slot, _, down)| new.set_down(slot, down));
+    Ok(())
 }
 
 /// All entries of an older build's FDB.
@@ -207,10 +224,11 @@ fn fdb_shape(moves: &[Move]) -> Result<Shape> {
 fn carry_fdb(old: &RawMap, maps: &mut Maps) -> Result<(usize, usize)> {
     let (mut done, mut all) = (0, 0);
     for (key, entry) in old_entries(old)? {
-        let there = maps.fdb.get(key)?;
+        let there = maps.tables().fdb.get(key)?;
         let newer = there.is_none_or(|there| entry.stamp() > there.stamp());
         all += 1;
-        done += usize::from(!newer || maps.fdb.set(key, before::entry(entry))?.is_ok());
+        done +=
+            usize::from(!newer || maps.change(|tables| tables.fdb.set(key, before::entry(entry)))?.is_ok());
     }
     Ok((done, all))
 }
@@ -261,13 +279,12 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     links::share(old, scratch)?;
     // From here on the old build knows that its programs may not be the ones that run.
     programs::clear_mark(old)?;
-    let (maps, ledger) = (Maps::open(scratch, Access::Write)?, Ledger::open(scratch, Access::Write)?);
-    let clock = Clock::of(&ledger.identity()?);
-    let mut dataplane = Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, ledger, clock };
+    let mut dataplane = opened(name, scratch)?;
     if !moves.iter().any(|step| step.spec.name == PRESENT && step.shared) {
         find_present(&mut dataplane)?;
     }
     let ports = programs::follow(&dataplane)?;
+    dataplane.raise();
     sys::await_programs();
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {

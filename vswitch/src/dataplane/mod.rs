@@ -16,6 +16,8 @@ pub(crate) mod raw;
 mod spec;
 pub(crate) mod state;
 mod sys;
+mod tables;
+mod words;
 mod write;
 
 use std::{error::Error, fmt, io};

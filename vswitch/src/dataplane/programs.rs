@@ -64,7 +64,7 @@ pub(crate) fn replace(dataplane: &Dataplane) -> Result<Vec<String>> {
 
 /// Loads this build's programs for the switch's maps; nobody runs them yet.
 pub(crate) fn load(dataplane: &Dataplane, log_packets: bool) -> Result<Ebpf> {
-    load::load_again(&dataplane.pins, dataplane.maps.fdb.shape(), log_packets).context("load the dataplane")
+    load::load_again(&dataplane.pins, dataplane.fdb_shape(), log_packets).context("load the dataplane")
 }
 
 /// Makes loaded programs the switch's: first those that new ports are attached with, then those of each port. Returns the
@@ -74,6 +74,7 @@ pub(crate) fn install(dataplane: &Dataplane, ebpf: &mut Ebpf, log_packets: bool)
     clear_mark(pins)?;
     load::repin_programs(pins, ebpf)?;
     let ports = follow(dataplane)?;
+    dataplane.raise();
     set_mark(pins, log_packets)?;
     Ok(ports)
 }

@@ -4,8 +4,12 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, MapInfo, MapType};
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::{
-    abi::{Counters, INTERFACES_MAX, Interface, MAX_PORTS, Port, SOURCES_MAX, Settings, SourceKey},
+    abi::{
+        Counters, INTERFACES_MAX, Interface, List, MAX_PORTS, MEMBERS_MAX, Port, SOURCES_MAX, Settings,
+        SourceKey, lists,
+    },
     fdb::Set,
+    memory::{RECORDS as VERDICTS_MAX, Record},
 };
 
 use super::{
@@ -46,10 +50,26 @@ pub(super) struct Spec {
     flags: u32,
     /// The first ABI version whose map of that name is this one, in layout and meaning. 0: all.
     pub(super) since: u32,
+    /// Verdicts follow from it: whoever changes it raises the generation.
+    pub(super) decides: bool,
 }
 
 const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
-    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags: 0, since: 0 }
+    Spec {
+        name,
+        kind,
+        key: size_of::<K>() as u32,
+        value: size_of::<V>() as u32,
+        entries,
+        flags: 0,
+        since: 0,
+        decides: false,
+    }
+}
+
+/// A map that verdicts follow from.
+const fn table<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
+    Spec { decides: true, ..spec::<K, V>(name, kind, entries) }
 }
 
 /// An array that userspace maps into its memory.
@@ -60,13 +80,18 @@ const fn shared<V>(name: &'static str, entries: u32) -> Spec {
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// The programs' maps.
-const SPECS: [Spec; 9] = [
-    spec::<u32, Settings>("SETTINGS", MapType::Array, 1),
-    spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS),
-    spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
-    shared::<Set>("FDB", 0),
+const SPECS: [Spec; 14] = [
+    Spec { since: 3, ..table::<u32, Settings>("SETTINGS", MapType::Array, 1) },
+    Spec { since: 3, ..table::<u32, Port>("PORTS", MapType::Array, MAX_PORTS) },
+    Spec { since: 3, decides: true, ..shared::<u64>("STATES", MAX_PORTS) },
+    Spec { since: 3, ..shared::<u64>("GENERATION", 1) },
+    Spec { since: 3, ..spec::<u32, Record>("VERDICTS", MapType::PerCpuArray, VERDICTS_MAX) },
+    Spec { since: 3, ..table::<u32, List>("LISTS", MapType::Array, lists::COUNT) },
+    Spec { since: 3, ..table::<u32, u32>("MEMBERS", MapType::Array, MEMBERS_MAX) },
+    table::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
+    Spec { decides: true, ..shared::<Set>("FDB", 0) },
     Spec { since: 2, ..shared::<u64>("FDB_USED", 1) },
-    spec::<SourceKey, u32>("SOURCES", MapType::Hash, SOURCES_MAX),
+    Spec { since: 3, ..table::<SourceKey, u64>("SOURCES", MapType::Hash, SOURCES_MAX) },
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
     Spec { since: 2, ..spec::<u32, Device>(PRESENT, MapType::DevMap, MAX_PORTS) },
@@ -104,10 +129,11 @@ pub(super) fn make_ledger(pins: &Pins) -> Result<()> {
         if path.exists() {
             continue;
         }
-        let map = match kind {
-            MapType::Hash => RawMap::hash(name, *key, *value, *entries),
-            _ => RawMap::array(name, *value as usize, *entries),
-        }?;
+        let map = if *kind == MapType::Hash {
+            RawMap::hash(name, *key, *value, *entries)?
+        } else {
+            RawMap::array(name, *value as usize, *entries)?
+        };
         map.pin(&path).with_context(|| format!("pin map {name}"))?;
         pins.protect_map(name)?;
     }

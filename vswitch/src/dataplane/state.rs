@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use aya::programs::ProgramInfo;
 use vswitch_ebpf::{
     abi::{Counters, FdbEntry, FdbKey, Port, Settings, fdb_flags},
+    fdb::Shape,
     frame::MacAddr,
 };
 
@@ -67,7 +68,7 @@ impl Member {
 impl Dataplane {
     /// All ports, by slot.
     pub(crate) fn members(&self) -> Result<Vec<Member>> {
-        let ports = self.maps.all_ports()?;
+        let ports = self.maps.tables().all_ports()?;
         let member = |(slot, record)| {
             let port = ports.get(usize::from(slot)).copied().unwrap_or_default();
             Member { slot, record, port }
@@ -93,14 +94,14 @@ impl Dataplane {
 
     /// The port that an interface is.
     pub(crate) fn member_of(&self, ifindex: u32) -> Result<Option<Member>> {
-        let Some(slot) = self.maps.slot_of(ifindex)? else { return Ok(None) };
+        let Some(slot) = self.maps.tables().slot_of(ifindex)? else { return Ok(None) };
         let member = self.member_at(slot)?;
         Ok((member.record.ifindex == ifindex && self.is_there(slot)?).then_some(member))
     }
 
     /// The port in a slot: to ask for one by name is to read them all.
     pub(crate) fn member_at(&self, slot: u16) -> Result<Member> {
-        Ok(Member { slot, record: self.ledger.record(slot)?, port: self.maps.port(slot)? })
+        Ok(Member { slot, record: self.ledger.record(slot)?, port: self.maps.tables().port(slot)? })
     }
 
     /// The kernel's number of the switch's XDP program, by which it is told from others'.
@@ -110,7 +111,7 @@ impl Dataplane {
 
     /// What holds for the whole switch, as the programs have it.
     pub(crate) fn settings(&self) -> Result<Settings> {
-        self.maps.settings()
+        self.maps.tables().settings()
     }
 
     /// Whether a port's interface is the one that was attached. The kernel takes it out of the map when it goes; its index, and
@@ -151,7 +152,12 @@ impl Dataplane {
 
     /// The most entries that the FDB holds.
     pub(crate) fn fdb_max(&self) -> u32 {
-        self.maps.fdb.max()
+        self.maps.tables().fdb.max()
+    }
+
+    /// How large the FDB is, and how its addresses are spread.
+    pub(super) fn fdb_shape(&self) -> Shape {
+        self.maps.tables().fdb.shape()
     }
 
     /// How the dataplane counts time.

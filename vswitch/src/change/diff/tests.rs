@@ -31,6 +31,8 @@ fn execute(image: &mut Image, write: &Write) {
         Write::Unlist(mac, slot) => drop(image.sources.remove(&(*mac, *slot))),
         Write::Listeners(mac, listeners) if listeners.slots.is_empty() => drop(image.listeners.remove(mac)),
         Write::Listeners(mac, listeners) => drop(image.listeners.insert(*mac, listeners.clone())),
+        Write::Domain(slots) => image.domain.clone_from(slots),
+        Write::Uplinks(slots) => image.uplinks.clone_from(slots),
         Write::Teach(..) | Write::Sweep => panic!("no change of what shall be: {write:?}"),
     }
 }
@@ -81,6 +83,9 @@ proptest! {
             for (key, bound) in &goal.fdb {
                 // What is bound before and after is bound all the time.
                 prop_assert!(!start.fdb.contains_key(key) || now.fdb.contains_key(key), "{bound:?}: {write:?}");
+            }
+            for slot in now.domain.iter().filter(|slot| !start.domain.contains(slot)) {
+                prop_assert_eq!(now.ports.get(slot), goal.ports.get(slot), "what is for many: {:?}", write);
             }
             let looks = now.settings.flags & goal.settings.flags & LOOKS;
             prop_assert_eq!(looks, goal.settings.flags & LOOKS, "what comes is looked at from the first change on");

@@ -29,6 +29,9 @@ const DERIVED: u8 = 1 << 3;
 /// [`fdb_flags`]: vswitch has entered the address into the uplink's receive filter.
 const FILTERED: u8 = 1 << 4;
 
+/// [`port_flags`]: its interface is down or has no carrier.
+const DOWN: u32 = 1 << 9;
+
 /// What there was of a switch.
 pub(super) struct Before {
     ports: BTreeMap<u16, (Port, PortRecord)>,
@@ -125,6 +128,13 @@ impl Before {
             };
             let role = if port.flags & port_flags::UPLINK != 0 { record_flags::UPLINK } else { 0 };
             (*slot, PortRecord { flags: record.flags | role, station, ..*record })
+        })
+    }
+
+    /// The ports, by slot, as the old programs had them, and whether their interfaces were down.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (u16, Port, bool)> {
+        self.ports.iter().map(|(slot, (port, _))| {
+            (*slot, Port { flags: port.flags & !DOWN, ..*port }, port.flags & DOWN != 0)
         })
     }
 
