@@ -126,7 +126,7 @@ pub(crate) async fn remove(
     if made.is_none() {
         // A program that has decided for the slot must not find the next port there. To delete an interface is to wait for
         // them, too (unregister_netdevice_many_notify, net/core/dev.c).
-        await_programs();
+        await_programs().context("wait for the programs that run")?;
     }
     dataplane.maps.set_port(slot, Port::default())?;
     dataplane.maps.set_record(slot, bytemuck::Zeroable::zeroed())?;

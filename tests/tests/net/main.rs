@@ -25,6 +25,7 @@ mod frames_counters;
 mod frames_differences;
 mod frames_host;
 mod frames_ledger;
+mod grace;
 mod hitless;
 mod hostile;
 mod hostile_clsact;

@@ -19,7 +19,7 @@ use vswitch_ebpf::{
 #[cfg(test)]
 use self::interleavings::{Word as AtomicU64, await_programs};
 #[cfg(not(test))]
-use super::sys::await_programs;
+use super::grace::await_programs;
 use super::{maps::Wire, sys};
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ impl Fdb {
             let dead: Vec<_> = shared.all_ways(self.shape).filter(is_dead).collect();
             let room = u64::from(self.shape.max).saturating_sub(shared.used().load(Ordering::Relaxed));
             if dead.len() >= TOGETHER || room < TOGETHER as u64 {
-                shared.free(&dead);
+                shared.free(&dead)?;
             }
         }
         Ok(entries)
@@ -148,8 +148,7 @@ impl Fdb {
             // Only where nobody has learned meanwhile is it known who counts wrong.
             let _learned = used.compare_exchange(before, keys, Ordering::AcqRel, Ordering::Acquire);
         }
-        shared.free(&dead);
-        Ok(())
+        shared.free(&dead)
     }
 
     fn shared(&self) -> Result<&Shared> {
@@ -270,16 +269,17 @@ impl Shared {
     }
 
     /// Makes room of tombstones.
-    fn free(&self, dead: &[&SharedWay]) {
+    fn free(&self, dead: &[&SharedWay]) -> Result<()> {
         if dead.is_empty() {
-            return;
+            return Ok(());
         }
-        await_programs();
+        await_programs().context("wait for the programs that run")?;
         for way in dead {
             way.entry.store(0, Ordering::Release);
             way.key.store(0, Ordering::Release);
             self.used().fetch_sub(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     fn find(&self, shape: Shape, key: u64) -> Option<&SharedWay> {

@@ -83,11 +83,14 @@ impl Word {
     }
 }
 
-/// In place of [`super::super::sys::await_programs`].
-pub(super) fn await_programs() {
+/// In place of [`super::super::grace::await_programs`].
+pub(super) fn await_programs() -> std::io::Result<()> {
     with_world(
-        |world| while world.next(!world.programs.iter().any(Program::is_at_it)) != Some(Who::Userspace) {},
+        |world| {
+            while world.next(!world.programs.iter().any(Program::is_at_it)) != Some(Who::Userspace) {}
+        },
     );
+    Ok(())
 }
 
 /// Programs as the explorer runs them: one access to a shared word after the other.
@@ -292,7 +295,7 @@ fn bind(shared: &Shared) {
 
 fn free(shared: &Shared) {
     let is_dead = |way: &&SharedWay| way.key.0.load(Ordering::SeqCst) == TOMBSTONE;
-    shared.free(&shared.all_ways(SHAPE).filter(is_dead).collect::<Vec<_>>());
+    shared.free(&shared.all_ways(SHAPE).filter(is_dead).collect::<Vec<_>>()).unwrap();
 }
 
 fn free_and_bind(shared: &Shared) {

@@ -13,7 +13,7 @@ use vswitch_ebpf::{
 };
 
 use super::{
-    Dataplane,
+    Dataplane, await_programs,
     clock::Clock,
     fdb,
     links::{self, Hook},
@@ -23,7 +23,6 @@ use super::{
     programs,
     raw::RawMap,
     spec::{self, Access, BASES, PRESENT, Spec},
-    sys,
 };
 
 /// What was done.
@@ -230,7 +229,7 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
         find_present(&mut dataplane)?;
     }
     let ports = programs::follow(&dataplane)?;
-    sys::await_programs();
+    await_programs().context("wait for the programs that run")?;
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {
             "FDB" => carry_fdb(&step.old, &mut dataplane.maps).map(|_| ())?,

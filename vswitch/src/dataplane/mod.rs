@@ -3,6 +3,7 @@
 mod bpffs;
 mod clock;
 mod fdb;
+mod grace;
 pub(crate) mod hold;
 pub(crate) mod journal;
 pub(crate) mod links;
@@ -25,11 +26,11 @@ use vswitch_ebpf::{
 };
 
 use clock::Clock;
+pub(crate) use grace::await_programs;
 use links::Hook;
 use maps::Maps;
 use pins::Pins;
 pub use spec::Access;
-pub(crate) use sys::await_programs;
 
 use crate::{failure::in_words, net::Netns};
 

@@ -49,21 +49,9 @@ impl RawMap {
 
     /// Makes an array.
     pub(super) fn array(name: &str, value: usize, entries: u32) -> Result<Self> {
-        let mut attr = MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
-            key_size: 4,
-            value_size: u32::try_from(value).with_context(|| format!("map {name}"))?,
-            max_entries: entries,
-            map_flags: 0,
-            inner_map_fd: 0,
-            numa_node: 0,
-            name: [0; 16],
-        };
-        attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
-        // SAFETY: `attr` is laid out as the kernel's for this command, and holds no pointers.
-        let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }.with_context(|| format!("make map {name}"))?;
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-        Self::new(MapData::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })?)
+        let value = u32::try_from(value).with_context(|| format!("map {name}"))?;
+        let fd = create(name, BPF_MAP_TYPE_ARRAY, value, entries, None);
+        Self::new(MapData::from_fd(fd.with_context(|| format!("make map {name}"))?)?)
     }
 
     fn new(data: MapData) -> Result<Self> {
@@ -146,4 +134,29 @@ impl RawMap {
     fn fd(&self) -> u32 {
         self.data.fd().as_fd().as_raw_fd().cast_unsigned()
     }
+}
+
+/// Makes a map whose keys are of four bytes; one of maps like `inner`, if there is that.
+pub(super) fn create(
+    name: &str,
+    map_type: u32,
+    value_size: u32,
+    max_entries: u32,
+    inner: Option<&OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type,
+        key_size: 4,
+        value_size,
+        max_entries,
+        map_flags: 0,
+        inner_map_fd: inner.map_or(0, |inner| inner.as_raw_fd().cast_unsigned()),
+        numa_node: 0,
+        name: [0; 16],
+    };
+    attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
+    // SAFETY: `attr` is laid out as the kernel's for this command, and holds no pointers.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
