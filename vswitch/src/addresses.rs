@@ -114,6 +114,8 @@ pub(crate) fn bind_own(
     }
     match peer {
         Some(mac) if record.flags & record_flags::CREATED_VETH != 0 && record.first_mac == [0; 6] => {
+            unclaimed(dataplane, mac, Some(slot))
+                .with_context(|| format!(r#""{}": its far end"#, link.ifname))?;
             bind(dataplane, mac, slot, fdb_flags::DERIVED)
         }
         Some(_) | None => Ok(()),
@@ -131,6 +133,20 @@ pub(crate) fn unclaimed(dataplane: &Dataplane, mac: MacAddr, slot: Option<u16>) 
         EntryKind::Local => bail!("address {mac}: is the host's own, of uplink {owner}: choose another"),
         EntryKind::Static | EntryKind::Known | EntryKind::Derived => {
             bail!("address {mac}: belongs to port {owner}: choose another, or take it away there first")
+        }
+    }
+}
+
+/// Fails if an entry is not the user's to change by `fdb`, or by the `[[fdb]]` of a file.
+pub(crate) fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
+    let mac = key.mac;
+    match entry_kind(entry) {
+        EntryKind::Learned | EntryKind::Static => Ok(()),
+        EntryKind::Local => {
+            bail!("fdb {mac}: is the host's own address: it stays while the uplink is a port")
+        }
+        EntryKind::Known | EntryKind::Derived => {
+            bail!("fdb {mac}: is a port's known address: change the port (vswitch port set IF --mac ...)")
         }
     }
 }

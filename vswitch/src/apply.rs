@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result};
 use vswitch_ebpf::abi::{FdbEntry, FdbKey, PortRecord, fdb_flags};
 
 use crate::{
-    attach,
-    config::SwitchConfig,
+    addresses, attach,
+    config::{StaticEntry, SwitchConfig},
     dataplane::{Dataplane, pins::Pins},
     failure::{in_words, with_undo},
     interface,
@@ -17,6 +17,7 @@ use crate::{
 /// Carries out `ops` on an open switch, all or nothing. Returns what the user should know.
 pub(crate) async fn apply(dataplane: &mut Dataplane, netlink: &Netlink, ops: &[Op]) -> Result<Vec<String>> {
     possible(&dataplane.name, &attach::own_programs(dataplane), netlink, ops).await?;
+    unclaimed(dataplane, ops)?;
     let mut notes = Vec::new();
     for (index, op) in ops.iter().enumerate() {
         match execute(dataplane, netlink, op).await {
@@ -36,6 +37,26 @@ async fn possible(name: &str, own: &[u32], netlink: &Netlink, ops: &[Op]) -> Res
     for op in ops {
         if let Op::AddPort(config) = op {
             attach::possible(name, own, netlink, config).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails if an entry is to be added for an address that is somebody's and stays so, before anything is touched. Whose port
+/// changes may release it: that shows when it is that entry's turn.
+fn unclaimed(dataplane: &Dataplane, ops: &[Op]) -> Result<()> {
+    for op in ops {
+        let Op::AddFdb(StaticEntry { mac, vlan, .. }) = op else { continue };
+        let key = FdbKey { mac: *mac, vlan: *vlan };
+        let Some(entry) = dataplane.maps.fdb.get(key)? else { continue };
+        let owner = dataplane.member_at(entry.slot())?.ifname();
+        let changes = ops.iter().any(|op| match op {
+            Op::DelPort(port) | Op::SetPort { from: port, .. } => port.ifname == owner,
+            Op::DelFdb(old) => old.mac == *mac,
+            Op::Create(_) | Op::Destroy(_) | Op::SetSwitch { .. } | Op::AddPort(_) | Op::AddFdb(_) => false,
+        });
+        if !changes {
+            addresses::changeable(key, entry)?;
         }
     }
     Ok(())
@@ -68,6 +89,9 @@ async fn execute(dataplane: &mut Dataplane, netlink: &Netlink, op: &Op) -> Resul
         Op::AddFdb(entry) => {
             let slot = dataplane.member(&entry.ifname)?.slot;
             let key = FdbKey { mac: entry.mac, vlan: entry.vlan };
+            if let Some(there) = dataplane.maps.fdb.get(key)? {
+                addresses::changeable(key, there)?;
+            }
             dataplane.maps.fdb_set(key, FdbEntry::new(slot, fdb_flags::STATIC, dataplane.now()))?;
         }
         Op::DelFdb(entry) => {

@@ -9,6 +9,7 @@ use vswitch_ebpf::{
 };
 
 use crate::{
+    addresses::changeable,
     apply,
     config::SwitchConfig,
     dataplane::{
@@ -271,18 +272,4 @@ async fn converge(
 
 fn plan_down(config: &SwitchConfig) -> Vec<String> {
     config.ports.iter().rev().map(|port| format!("- port {}", port.ifname)).collect()
-}
-
-/// Fails if an entry is not the user's to change by `fdb`.
-fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
-    let mac = key.mac;
-    match entry_kind(entry) {
-        EntryKind::Learned | EntryKind::Static => Ok(()),
-        EntryKind::Local => {
-            bail!("fdb {mac}: is the host's own address: it stays while the uplink is a port")
-        }
-        EntryKind::Known | EntryKind::Derived => {
-            bail!("fdb {mac}: is a port's known address: change the port (vswitch port set IF --mac ...)")
-        }
-    }
 }

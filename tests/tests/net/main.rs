@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_input_addresses;
 mod bad_input_config;
 mod bad_input_crash;
+mod bad_input_fdb;
 mod bad_input_interfaces;
 mod bad_input_privileges;
 mod bad_input_usage;
