@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub use crate::controller::{RunOptions, run};
-pub use crate::inspect::{fdb, ports, show, stats};
+pub use crate::inspect::{Meter, fdb, fdb_entry, ports, show, stats};
 
 /// Which switch, seen from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
