@@ -64,12 +64,15 @@ fn follow_address(dataplane: &mut Dataplane, slot: u16, mac: MacAddr) -> Result<
 }
 
 /// Takes the mark off the ports that are down: nobody stays to do it when they come up.
-pub(super) fn revive(dataplane: &mut Dataplane) -> Result<()> {
-    let _lock = Lock::change(&dataplane.name)?;
-    for Member { slot, port, .. } in dataplane.members()? {
-        if port.flags & port_flags::DOWN != 0 {
-            dataplane.maps.set_port(slot, Port { flags: port.flags & !port_flags::DOWN, ..port })?;
-        }
+pub(super) async fn revive(dataplane: &mut Dataplane) -> Result<()> {
+    let is_down = |member: &Member| member.port.flags & port_flags::DOWN != 0;
+    if !dataplane.members()?.iter().any(is_down) {
+        // No reason to wait for whoever has the lock.
+        return Ok(());
+    }
+    let _lock = Lock::change(&dataplane.name).await?;
+    for Member { slot, port, .. } in dataplane.members()?.into_iter().filter(is_down) {
+        dataplane.maps.set_port(slot, Port { flags: port.flags & !port_flags::DOWN, ..port })?;
     }
     Ok(())
 }

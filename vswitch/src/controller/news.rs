@@ -80,6 +80,17 @@ impl News {
         }
     }
 
+    /// Adds what has happened since.
+    pub(super) fn append(&mut self, later: Self) {
+        let Self { all, pins, gone, changed, names, slots } = later;
+        self.all |= all;
+        self.pins |= pins;
+        self.gone.extend(gone);
+        self.changed.extend(changed);
+        self.names.extend(names);
+        self.slots.extend(slots);
+    }
+
     /// Whether there is anything that could concern a port at all.
     pub(super) fn is_empty(&self) -> bool {
         !self.all
