@@ -77,13 +77,6 @@ pub struct WordError {
     words: Vec<&'static str>,
 }
 
-impl WordError {
-    /// `text` is not one of `words`, each a `what`.
-    pub fn new(what: &'static str, text: &str, words: &[&'static str]) -> Self {
-        Self { what, text: text.to_owned(), words: words.to_vec() }
-    }
-}
-
 impl fmt::Display for WordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unknown {} {:?}; ", self.what, self.text)?;

@@ -37,7 +37,6 @@ pub enum LinkEvent {
     /// It is here no longer.
     Gone {
         ifindex: u32,
-        ifname: String,
         /// It lives on in another namespace.
         moved: bool,
     },
@@ -213,7 +212,7 @@ fn event(message: RouteNetlinkMessage, netnsid: Option<i32>) -> Option<LinkEvent
     let moved = has_moved(&link);
     let link = Link::parse(link);
     Some(if gone {
-        LinkEvent::Gone { ifindex: link.ifindex, ifname: link.ifname, moved }
+        LinkEvent::Gone { ifindex: link.ifindex, moved }
     } else {
         LinkEvent::Changed(Box::new(link))
     })
