@@ -199,3 +199,26 @@ fn an_interface_that_goes_is_cut_off_while_the_controller_waits() {
     controller.tells("\"h2\": the interface is gone", AT_ONCE, || drop(locked));
     bench.run("down");
 }
+
+/// An uplink that comes makes the other one promiscuous, which is renamed in the same round: what the record says of both stays.
+#[test]
+fn what_a_round_does_for_one_port_is_not_forgotten_with_the_next() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up --uplink h1 --uplink h2");
+    bench.run("port add h3 --mac 02:00:00:00:07:01 --learning off --flood off");
+    let controller = Controller::start(&bench.machine, &bench.name, "");
+    let promiscuous = |ifname: &str| bench.machine.ip(&format!("link show {ifname}")).contains("PROMISC");
+    controller.tells("\"h1\": the interface is gone", AT_ONCE, || drop(bench.machine.ip("link del h1")));
+    until("a filter does for one uplink", AT_ONCE, || !promiscuous("h2"));
+    let locked = lock(&bench);
+    bench.machine.ip("link set h2 name h9");
+    bench.plug(1);
+    std::thread::sleep(Duration::from_millis(300));
+    controller.tells("\"h1\": attached", AT_ONCE, || drop(locked));
+    controller.await_line("\"h2\": is now called \"h9\"");
+    until("there are two uplinks", AT_ONCE, || promiscuous("h9"));
+    drop(controller);
+    bench.run("down");
+    assert!(!promiscuous("h9"), "the switch made it so");
+}

@@ -22,7 +22,8 @@ pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) ->
     let mut record = member.record;
     if link.ifname != ifname && !dataplane.is_port(&link.ifname)? {
         eprintln!(r#""{ifname}": is now called "{}""#, link.ifname);
-        record = PortRecord { ifname: bytes(&link.ifname)?, ..record };
+        // Not the record of the round's beginning: another port's turn may have made its uplink promiscuous since.
+        record = PortRecord { ifname: bytes(&link.ifname)?, ..dataplane.maps.record(member.slot)? };
         dataplane.maps.set_record(member.slot, record)?;
     }
     let mut flags = member.port.flags & !(port_flags::PEER | port_flags::DOWN);

@@ -159,6 +159,8 @@ impl Controller<'_> {
 
     /// The port's interface is gone, or is half attached: the port remains, without interface.
     async fn part(&mut self, member: &Member, moved: bool) -> Result<()> {
+        // Another port's turn may have changed its record since the round began.
+        let member = &self.dataplane.member_at(member.slot)?;
         let there = self.dataplane.maps.is_there(member.slot)?;
         let what = if there { "was attached by half" } else { "the interface is gone" };
         eprintln!(r#""{}": {what}"#, member.ifname());
