@@ -39,7 +39,7 @@ pub struct Step {
 /// The most entries that an FDB has room for in any case.
 pub const FDB_MAX: usize = 32;
 
-/// An access port as the user gets it who says nothing.
+/// A downlink as the user gets it who says nothing.
 pub const PLAIN: Port = Port {
     uplink: false,
     mode: Mode::Bridge,
@@ -150,10 +150,10 @@ pub fn case() -> impl Strategy<Value = Case> {
 }
 
 impl Model {
-    /// Gives the access ports these modes in turn. With a passthru port there is no other.
+    /// Gives the downlinks these modes in turn. With a passthru port there is no other.
     fn give_modes(&mut self, modes: &[Mode]) {
-        let access = self.ports.iter_mut().filter(|(_, port)| !port.uplink);
-        for ((_, port), &mode) in access.zip(modes.iter().cycle()) {
+        let downlinks = self.ports.iter_mut().filter(|(_, port)| !port.uplink);
+        for ((_, port), &mode) in downlinks.zip(modes.iter().cycle()) {
             port.mode = mode;
         }
         for port in self.ports.values_mut() {
@@ -193,7 +193,7 @@ fn switch() -> impl Strategy<Value = Model> {
     })
 }
 
-/// The modes of the access ports, in turn.
+/// The modes of the downlinks, in turn.
 fn modes() -> impl Strategy<Value = Vec<Mode>> {
     let mode = select(vec![Mode::Bridge, Mode::Bridge, Mode::Vepa, Mode::Private, Mode::Source]);
     (0..12, prop::collection::vec(mode, 1..=usize::from(MAX_PORTS))).prop_map(|(which, modes)| match which {

@@ -37,7 +37,7 @@ fn nothing_passes_between_a_private_port_and_a_sibling() {
     assert!(rare.is_empty(), "hardly looked at {rare:?}");
 }
 
-/// The case as one of a strict switch whose first access port is private, and some of whose ports have known addresses.
+/// The case as one of a strict switch whose first downlink is private, and some of whose ports have known addresses.
 fn private(mut case: Case) -> Case {
     let model = &mut case.model;
     model.compat = false;

@@ -141,7 +141,7 @@ impl Example<'_> {
         self.outcome.receivers.contains(&receiver)
     }
 
-    /// The access ports that have it.
+    /// The downlinks that have it.
     fn ports(&self) -> impl Iterator<Item = &Port> {
         let port =
             |to: &Receiver| if let Receiver::Port(slot) = to { self.before.ports.get(slot) } else { None };
@@ -152,7 +152,7 @@ impl Example<'_> {
         self.ports().any(|port| port.mode == mode)
     }
 
-    /// The mode of the access port that sends.
+    /// The mode of the downlink that sends.
     fn sender(&self) -> Option<Mode> {
         let Member::Port(slot) = self.from else { return None };
         Some(self.before.ports[&slot]).filter(|port| !port.uplink).map(|port| port.mode)
@@ -163,7 +163,7 @@ const A: Mac = [2, 0, 0, 0, 0, 0xa];
 const B: Mac = [2, 0, 0, 0, 0, 0xb];
 const HOST: Mac = [2, 0, 0, 0, 0, 0xff];
 
-/// One switch that model and decision share: uplink in slot 1, access ports in 2, 3 and 4, the host's address local.
+/// One switch that model and decision share: uplink in slot 1, downlinks in 2, 3 and 4, the host's address local.
 struct Bench(Case);
 
 impl Bench {

@@ -186,7 +186,7 @@ pub struct PortCounts {
     /// Those towards the outside.
     pub uplinks: u32,
     /// The others.
-    pub access: u32,
+    pub downlinks: u32,
     /// Those through which frames can flow.
     pub forwarding: u32,
     /// Those with faults.
@@ -225,7 +225,7 @@ impl PortCounts {
         Self {
             count: count(|_| true),
             uplinks: count(|port| port.role == Role::Uplink),
-            access: count(|port| port.role == Role::Access),
+            downlinks: count(|port| port.role == Role::Downlink),
             forwarding: count(|port| port.state == PortState::Forwarding),
             degraded: count(|port| port.state == PortState::Degraded),
         }

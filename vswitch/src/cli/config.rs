@@ -105,7 +105,8 @@ pub(super) fn read(session: &mut Session, file: &Path) -> Result<SwitchConfig> {
         (file.display().to_string(), fs::read_to_string(file))
     };
     let text = text.with_context(|| format!("{name}: cannot be read"))?;
-    let config = config::parse(&name, &text, session.named.as_deref())?;
+    let (config, notes) = config::parse_noting(&name, &text, session.named.as_deref())?;
+    control::tell(&notes);
     session.scope.switch.clone_from(&config.name);
     Ok(config)
 }
@@ -164,7 +165,7 @@ mod tests {
             "macvlan_compat": false,
             "port": [{
                 "name": "vm0",
-                "role": "access",
+                "role": "downlink",
                 "mode": "bridge",
                 "mac": [],
                 "source": [],

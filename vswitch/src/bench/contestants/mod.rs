@@ -188,7 +188,7 @@ impl Rival {
                 _ => Mode::Bridge,
             };
             PortConfig {
-                role: if uplink { Role::Uplink } else { Role::Access },
+                role: if uplink { Role::Uplink } else { Role::Downlink },
                 mode,
                 hairpin: terms.hairpin && number == 0,
                 datapath,
