@@ -48,7 +48,7 @@ fn build(args: &Args) -> Result<Built> {
     let toolchain = setup::toolchain()?;
     let object = bpf_objects(&toolchain)?;
     let mut command = cargo::cargo("build");
-    command.args(["--package", "vswitch"]);
+    command.args(["--package", "vswitch-command"]);
     if !debug {
         command.arg("--release");
     }
@@ -57,7 +57,7 @@ fn build(args: &Args) -> Result<Built> {
     Ok(Built { object, binary })
 }
 
-/// The objects that vswitch's build script embeds. It finds them at these paths by itself: passing the paths by
+/// The objects that build scripts embed. They find them at these paths by themselves: passing the paths by
 /// environment would rebuild vswitch whenever plain `cargo` and xtask alternate. Returns the dataplane's.
 fn bpf_objects(toolchain: &Toolchain) -> Result<PathBuf> {
     let mut command = bpf_cargo(toolchain, "build");

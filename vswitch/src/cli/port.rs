@@ -32,7 +32,7 @@ EXAMPLES
   vswitch port set web1 --flood off               no unknown unicast for web1
   vswitch port del web1"
 )]
-pub(super) struct Port {
+pub struct Port {
     #[command(subcommand)]
     verb: Option<Verb>,
 }

@@ -12,7 +12,7 @@ use crate::{control, view::SwitchView};
 EXAMPLES
   vswitch show
   vswitch -j show | jq '.[0].fdb_used'")]
-pub(super) struct Show {}
+pub struct Show {}
 
 impl Show {
     pub(super) async fn run(self, session: &Session) -> Result<()> {

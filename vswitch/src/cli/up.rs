@@ -19,7 +19,7 @@ EXAMPLES
   vswitch up --uplink eth0 --macvlan-compat
 
 An interface that vswitch shall make is added later: see `vswitch port add --help`.")]
-pub(super) struct Up {
+pub struct Up {
     /// Existing interfaces that become downlinks
     #[arg(value_name = "IF")]
     downlink: Vec<String>,
@@ -46,7 +46,7 @@ pub(super) struct Up {
 EXAMPLES
   vswitch down
   vswitch -s lab -n lab down")]
-pub(super) struct Down {}
+pub struct Down {}
 
 impl Up {
     pub(super) async fn run(self, session: &Session) -> Result<()> {

@@ -19,7 +19,7 @@ use rtnetlink::{
 use vswitch_ebpf::stream::{RECEIVING, SENDING, station};
 
 use super::nic::{Lent, Pair, carrier};
-use crate::net::{Ethtool, Feature, Netns, Refused};
+use vswitch::net::{Ethtool, Feature, Netns, Refused};
 
 pub(super) const NAMESPACES: &str = "/run/netns";
 /// What every namespace and switch of a bench is called by, before the number of its process.

@@ -3,7 +3,7 @@
 use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
 
 use super::{Case, Kind, Metric, Scenario};
-use crate::bench::{
+use crate::{
     Options,
     contestants::{
         Contestant::{self, Bridge, FloorTc, FloorTcPeer, FloorXdp, Macvlan, VswitchTc, VswitchXdp},

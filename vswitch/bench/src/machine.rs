@@ -10,7 +10,7 @@ use super::{
     cpus::{self, cpu_of, generator_cpu},
     iperf3, sockets,
 };
-use crate::view::BUILD;
+use vswitch::view::BUILD;
 
 /// What a figure is worth nothing without.
 #[derive(Clone, Debug, Serialize)]

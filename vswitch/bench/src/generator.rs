@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMap},
-    programs::{SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+    programs::{
+        SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
+        tc::qdisc_add_clsact,
+    },
+    util::KernelVersion,
 };
 use rtnetlink::LinkVeth;
 use vswitch_ebpf::stream::{ENTRANCES, RECEIVING, SENDING, Stream, station};
@@ -16,13 +20,15 @@ use super::{
     cpus::generator_cpu,
     lab::Room,
 };
-use crate::dataplane::{links, maps::Wire};
 
 /// The generator, receivers and floors, as `cargo xtask build` compiled them; empty in a host-only build.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
 
 /// As many frames as NAPI takes from a veth's ring at once; a quarter of the ring.
 pub(super) const BATCH: u32 = 64;
+/// From here on tc programs are attached without a qdisc.
+const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
+
 /// A protocol of nobody (IEEE 802 local experimental 1): the receiver's stack takes the frame, looks for a handler, and
 /// is done with it. No protocol's own cost is measured.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
@@ -138,8 +144,9 @@ impl Generator {
             ..Stream::default()
         };
         let map = self.ebpf.map_mut("STREAM").ok_or_else(|| anyhow!("map STREAM: not in the object"))?;
-        let mut map: Array<_, Wire<Stream>> = Array::try_from(map).context("map STREAM")?;
-        map.set(0, Wire(stream), 0).context("set the stream")?;
+        let mut map: Array<_, [u8; size_of::<Stream>()]> = Array::try_from(map).context("map STREAM")?;
+        let stream: [u8; size_of::<Stream>()] = bytemuck::cast(stream);
+        map.set(0, stream, 0).context("set the stream")?;
         let name = match (load.sources, load.destinations) {
             (1, 1) => "send_same",
             _ => "send_changing",
@@ -200,7 +207,14 @@ pub(super) fn attach_tc(ebpf: &mut Ebpf, name: &str, ifname: &str) -> Result<()>
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("program {name}: not in the object"))?;
     let program: &mut SchedClassifier = program.try_into().with_context(|| format!("program {name}"))?;
     program.load().with_context(|| format!("load {name}"))?;
-    links::attach_unpinned(program, ifname).context(format!("attach {name}"))
+    if KernelVersion::current().is_ok_and(|version| version < TCX) {
+        // That there is one already is no error, and any other shows when the program is attached.
+        let _there = qdisc_add_clsact(ifname);
+    }
+    program
+        .attach(ifname, TcAttachType::Ingress)
+        .with_context(|| format!(r#"attach {name} to "{ifname}""#))?;
+    Ok(())
 }
 
 fn xdp<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{DATAGRAM, QUIET, both, buffer, pair, pause, waited};
-use crate::bench::{
+use crate::{
     clock::{CpuTime, Deferred},
     contestants::Rival,
     counters::{Snapshot, backlog_drops},
@@ -25,7 +25,7 @@ use crate::bench::{
 const ROOM: usize = 8 << 20;
 
 /// Datagrams, one way.
-pub(in crate::bench) struct Udp {
+pub(crate) struct Udp {
     rival: Rival,
     from: UdpSocket,
     to: UdpSocket,
@@ -33,7 +33,7 @@ pub(in crate::bench) struct Udp {
 }
 
 impl Udp {
-    pub(in crate::bench) fn new(rival: Rival) -> Result<Self> {
+    pub(crate) fn new(rival: Rival) -> Result<Self> {
         let (from, to) = pair(&rival)?;
         buffer(to.as_fd(), libc::SO_RCVBUFFORCE, ROOM)?;
         Ok(Self { rival, from, to, deferred: Deferred::of(cpu_of(0)) })

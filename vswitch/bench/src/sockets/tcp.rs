@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{both, buffer, pause, waited};
-use crate::bench::{
+use crate::{
     contestants::Rival,
     generator::Generator,
     iperf3::{self, Traffic},
@@ -20,7 +20,7 @@ use crate::bench::{
 };
 
 /// Of each end: what is on its way stays in the CPU's cache, and its size does not depend on what the kernel has tuned so far.
-pub(in crate::bench) const BUFFER: usize = 256 << 10;
+pub(crate) const BUFFER: usize = 256 << 10;
 /// What is written and read at once.
 const CHUNK: usize = 128 << 10;
 /// How long a run's flows may come into their stride.
@@ -30,7 +30,7 @@ const STALLED: Duration = Duration::from_secs(5);
 
 /// Flows through a contestant. Several are new ones in each run: how flows come to share a path is chance, and stays as it came
 /// about. A single one lasts: it is faster at first than ever after, by a bridge for longest, for tens of milliseconds.
-pub(in crate::bench) struct Tcp {
+pub(crate) struct Tcp {
     rival: Rival,
     listener: TcpListener,
     flows: u32,
@@ -38,7 +38,7 @@ pub(in crate::bench) struct Tcp {
 }
 
 impl Tcp {
-    pub(in crate::bench) fn new(rival: Rival, flows: u32) -> Result<Self> {
+    pub(crate) fn new(rival: Rival, flows: u32) -> Result<Self> {
         let receiver = rival.lab.room(1);
         let listener = receiver.netns.run_in(|| TcpListener::bind((address(1), 0)))?.context("listen")?;
         // What is accepted has the listener's.

@@ -13,12 +13,12 @@ use super::{
     generator::{self, attach_tc, attach_xdp},
     lab::{Lab, Room, far, ifindex, port},
 };
-use crate::{
+use adjacent::{Adjacent, TRUNK};
+use vswitch::{
     config::{Datapath, Mode, PortConfig, Role, SwitchConfig},
     control::{self, Scope},
     view::StatsView,
 };
-use adjacent::{Adjacent, TRUNK};
 
 /// One of those who forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

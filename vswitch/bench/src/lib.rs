@@ -1,6 +1,7 @@
 //! `vswitch bench`: who forwards how fast? Contestants in labs of the bench's own, measured in alternation.
 
 mod clock;
+mod command;
 mod compare;
 mod contestants;
 mod counters;
@@ -37,12 +38,13 @@ use lab::{Lab, PREFIX};
 use measure::{Ledger, Trial};
 use scenarios::Case;
 
+pub use command::Bench;
 pub use guard::run as guard;
 pub use html::page;
 pub use machine::Machine;
 pub use nic::Pair;
 pub use report::{Report, Row};
-pub use scenarios::{Unknown, list};
+pub use scenarios::list;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -81,7 +83,7 @@ struct Lane {
 pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let started = Instant::now();
     let cases = scenarios::chosen(options)?;
-    crate::privileges::may_change()?;
+    vswitch::privileges::may_change()?;
     let machine = Machine::here(options.pair.as_ref());
     let guard = guard::Guard::start(&prefix(), options.pair.as_ref())?;
     // The generator, and with it the switch that its soft interrupts run, has this CPU for itself.

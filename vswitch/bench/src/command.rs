@@ -9,12 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{
-    Session, output,
+use vswitch::cli::{
+    Session, Usage, output,
     table::{Align, Table},
-    usage::Usage,
 };
-use crate::bench::{self, Options, Pair, Report};
+
+use crate::{self as bench, Options, Pair, Report};
 
 /// Compare vswitch with the Linux bridge, macvlan and bare redirects on this machine
 #[derive(Args, Debug)]
@@ -26,7 +26,7 @@ EXAMPLES
   vswitch bench --quick --report bench.html      everything, short, with charts
   vswitch bench --scenario tcp,udp --against bridge
   vswitch bench --list                           what the scenarios are")]
-pub(super) struct Bench {
+pub struct Bench {
     /// These scenarios alone
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     scenario: Vec<String>,
@@ -69,7 +69,8 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn run(self, session: &Session) -> Result<()> {
+    /// Does what the user said.
+    pub fn run(self, session: &Session) -> Result<()> {
         if let Some(prefix) = &self.guard {
             return bench::guard(prefix, self.pair().as_ref());
         }

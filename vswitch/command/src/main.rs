@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser as _, error::ErrorKind};
 use vswitch::{
-    cli::{Cli, ReaderGone, Usage},
+    cli::{ReaderGone, Usage},
     failure::in_words,
     net::{Netns, Refused},
 };
+use vswitch_command::Cli;
 
 /// Wrong usage or wrong configuration.
 const WRONG: u8 = 2;

@@ -17,7 +17,7 @@ use super::{
     lab::{NAMESPACES, remove},
     nic::Pair,
 };
-use crate::{
+use vswitch::{
     control::{self, Scope},
     net::Netns,
 };

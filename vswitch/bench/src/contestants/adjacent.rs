@@ -9,8 +9,8 @@ use rtnetlink::{
 };
 
 use super::{Contestant, kernel};
-use crate::{
-    bench::lab::{Lab, Room, gro_on, ifindex, port},
+use crate::lab::{Lab, Room, gro_on, ifindex, port};
+use vswitch::{
     config::{Datapath, PortConfig, SwitchConfig},
     control::{self, Scope},
 };

@@ -16,7 +16,7 @@ use rtnetlink::{
 };
 
 use super::{Terms, adjacent};
-use crate::bench::lab::{self, Lab, Room, far, ifindex, index_of, port};
+use crate::lab::{self, Lab, Room, far, ifindex, index_of, port};
 
 pub(super) fn bridge(lab: &Lab, terms: Terms) -> Result<()> {
     bridge_of(&lab.switch, 0..terms.ports, |number| terms.hairpin && number == 0, terms.private)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::escaped;
-use crate::bench::report::{Row, human};
+use crate::report::{Row, human};
 
 const WIDTH: f64 = 760.0;
 /// Left of the bars: the names.

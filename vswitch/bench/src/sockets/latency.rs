@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{both, pair, pause, waited};
-use crate::bench::{
+use crate::{
     contestants::Rival,
     generator::Generator,
     measure::{Ledger, Run, Trial},
@@ -19,7 +19,7 @@ use crate::bench::{
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Datagrams, there and back.
-pub(in crate::bench) struct Latency {
+pub(crate) struct Latency {
     contestant: Rival,
     client: UdpSocket,
     server: UdpSocket,
@@ -28,7 +28,7 @@ pub(in crate::bench) struct Latency {
 }
 
 impl Latency {
-    pub(in crate::bench) fn new(contestant: Rival) -> Result<Self> {
+    pub(crate) fn new(contestant: Rival) -> Result<Self> {
         let (client, server) = pair(&contestant)?;
         Ok(Self { contestant, client, server, asked: 0 })
     }

@@ -1,6 +1,6 @@
 //! Which command lines are understood, and what is said of the others?
 
-use vswitch_ebpf::abi::ABI_VERSION;
+use vswitch::cli::Usage;
 
 use super::*;
 
@@ -51,6 +51,7 @@ fn good_lines_are_understood() {
         "fdb fl web0",
         "stats",
         "st web0 --watch 1 -j",
+        "bench --quick --scenario tcp,udp",
     ];
     for line in lines {
         assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use rtnetlink::{Handle, LinkUnspec, packet_route::link::LinkFlags};
 
 use super::lab::{Room, far, index_of, port};
-use crate::net::Netns;
+use vswitch::net::Netns;
 
 const NEGOTIATION: Duration = Duration::from_secs(10);
 

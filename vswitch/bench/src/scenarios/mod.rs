@@ -2,9 +2,10 @@
 
 mod points;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
+use vswitch::cli::Usage;
 use vswitch_ebpf::abi::DEFAULT_FDB_MAX;
 
 use super::{
@@ -99,24 +100,12 @@ pub fn list() -> Vec<(&'static str, &'static str)> {
     SCENARIOS.iter().map(|scenario| (scenario.name, scenario.about)).collect()
 }
 
-/// There is no scenario or contestant of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown(String);
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Unknown {}
-
 /// The cases that the user wants.
 pub(super) fn chosen(options: &Options) -> Result<Vec<Case>> {
     for name in &options.scenarios {
         if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
             let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-            bail!(Unknown(format!(
+            bail!(Usage::new(format!(
                 r#"scenario "{name}": there is none of that name: one of {}"#,
                 names.join(", ")
             )));
@@ -125,7 +114,7 @@ pub(super) fn chosen(options: &Options) -> Result<Vec<Case>> {
     for name in &options.against {
         if !Contestant::ALL.iter().any(|contestant| contestant.name() == name) {
             let names = Contestant::ALL.map(Contestant::name);
-            bail!(Unknown(format!(
+            bail!(Usage::new(format!(
                 r#"contestant "{name}": there is none of that name: one of {}"#,
                 names.join(", ")
             )));

@@ -4,7 +4,7 @@ use std::{mem, sync::OnceLock};
 
 use anyhow::Result;
 
-use crate::net::Refused;
+use vswitch::net::Refused;
 
 /// The CPUs that this process may use, as it began.
 pub(super) fn all() -> &'static [usize] {

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 /// What is missing.
-pub(in crate::bench) fn absent() -> &'static str {
+pub(crate) fn absent() -> &'static str {
     let installed = Command::new("ovs-vsctl").arg("--version").output().is_ok();
     // Loaded, or a part of the kernel.
     let in_kernel = Path::new("/sys/module/openvswitch").exists();
