@@ -2,13 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fmt,
+    fmt,
 };
 
 use proptest::{
     prelude::*,
     sample::{Index, select},
-    test_runner::{Config, RngSeed, TestRunner},
 };
 use vswitch_ebpf::abi::port_flags;
 
@@ -81,15 +80,6 @@ impl Case {
         self.steps.iter_mut().for_each(|step| step.after *= unit);
         self
     }
-}
-
-/// Tries `cases` cases, always the same ones; more with PROPTEST_CASES, others with PROPTEST_RNG_SEED.
-pub fn runner(cases: u32) -> TestRunner {
-    let from_env = Config::default();
-    let cases = if env::var_os("PROPTEST_CASES").is_some() { from_env.cases } else { cases };
-    let rng_seed =
-        if env::var_os("PROPTEST_RNG_SEED").is_some() { from_env.rng_seed } else { RngSeed::Fixed(2) };
-    TestRunner::new(Config { cases, rng_seed, failure_persistence: None, ..from_env })
 }
 
 /// Any switch with 1 to 8 ports and up to 3 uplinks, and 1 to 32 frames, some of which come back at once.

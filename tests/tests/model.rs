@@ -8,7 +8,8 @@ use std::{
 use proptest::test_runner::TestCaseError;
 use vswitch_ebpf::verdict::DropReason;
 use vswitch_tests::{
-    cases::{Case, PLAIN, Step, case, runner},
+    cases::{Case, PLAIN, Step, case},
+    dice::dice,
     frame::{BROADCAST, MULTICAST, Mac, link_local},
     lock_step::{Taken, in_lock_step},
     model::{Entry, Frame, Kind, Member, Mode, Model, Origin, Outcome, Port, Receiver},
@@ -20,9 +21,9 @@ type Coverage = BTreeMap<String, u32>;
 #[test]
 fn the_decision_is_the_model() {
     let seen = RefCell::new(Coverage::new());
-    runner(12_000)
-        .run(&case(), |case| counted(&case, &mut seen.borrow_mut()))
-        .unwrap_or_else(|failure| panic!("{failure}"));
+    let [same, fresh] = dice(12_000, 4000, "model");
+    fresh.throw(&case(), |case| counted(&case, &mut Coverage::new()));
+    same.throw(&case(), |case| counted(&case, &mut seen.borrow_mut()));
 
     let seen = seen.into_inner();
     let reasons = DropReason::ALL.map(|reason| format!("drop {}", reason.name()));
