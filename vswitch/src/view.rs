@@ -199,7 +199,11 @@ impl StatsView {
         Self {
             ifname: ifname.to_owned(),
             rx: RxFrames { packets: counters.rx_packets, bytes: counters.rx_bytes },
-            tx: TxFrames { packets: counters.tx_packets, bytes: counters.tx_bytes, errors: counters.tx_errors },
+            tx: TxFrames {
+                packets: counters.tx_packets,
+                bytes: counters.tx_bytes,
+                errors: counters.tx_errors,
+            },
             forwarded: counters.forwarded,
             host: counters.host,
             fdb_full: counters.fdb_full,
