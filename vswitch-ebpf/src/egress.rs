@@ -101,7 +101,7 @@ fn from_wire(facts: &Facts, destination: Destination) -> Verdict {
     }
 }
 
-/// A frame from an access port: to a sibling if both are in bridge mode, to the host, or by the wire.
+/// A frame from a downlink: to a sibling if both are in bridge mode, to the host, or by the wire.
 #[inline(always)]
 fn from_station(tables: &impl Tables, facts: &Facts, destination: Destination) -> Verdict {
     let Facts { settings, ingress, origin, wire_len, .. } = facts;

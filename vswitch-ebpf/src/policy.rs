@@ -2,10 +2,10 @@
 //!
 //! | from | to | allowed |
 //! |---|---|---|
-//! | access port | sibling | if both are in bridge mode; everything else leaves by the uplinks |
-//! | access port | uplink | always |
-//! | access port, host | each other | with host access, unless the port is in passthru mode |
-//! | uplink | access port | unless the frame is a reflection that the port must not have, see [`echoes_to`] |
+//! | downlink | sibling | if both are in bridge mode; everything else leaves by the uplinks |
+//! | downlink | uplink | always |
+//! | downlink, host | each other | with host access, unless the port is in passthru mode |
+//! | uplink | downlink | unless the frame is a reflection that the port must not have, see [`echoes_to`] |
 //! | any | source mode port | only from the senders that it lists |
 //!
 //! On top of that: never back out of the ingress port without `hairpin`, never between two `isolated` ports, never
@@ -28,7 +28,7 @@ pub const fn compat(settings: u32) -> bool {
     settings & settings_flags::MACVLAN_COMPAT != 0
 }
 
-/// Whether the host and access ports exchange frames directly: macvlan's never do.
+/// Whether the host and downlinks exchange frames directly: macvlan's never do.
 #[inline(always)]
 pub const fn host_access(settings: u32) -> bool {
     settings & settings_flags::HOST_ACCESS != 0 && !compat(settings)
@@ -40,7 +40,7 @@ pub const fn reaches_host(port: &Port, settings: u32) -> bool {
     is_uplink(port) || host_access(settings) && port.mode != mode::PASSTHRU
 }
 
-/// Whether two access ports exchange frames directly.
+/// Whether two downlinks exchange frames directly.
 #[inline(always)]
 pub const fn siblings(from: &Port, to: &Port) -> bool {
     from.mode == mode::BRIDGE && to.mode == mode::BRIDGE
@@ -214,7 +214,7 @@ fn host_floods_to(tables: &impl Tables, flood: &Flood, slot: u16, port: &Port) -
         && fits(port, flood.wire_len)
 }
 
-/// Whether an access port has a flooded frame that came in by an uplink: by who had sent it up (the last column
+/// Whether a downlink has a flooded frame that came in by an uplink: by who had sent it up (the last column
 /// of the table in docs/semantics.md, Modes).
 #[inline(always)]
 fn echoes_to(flood: &Flood, slot: u16, port: &Port) -> bool {

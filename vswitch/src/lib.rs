@@ -9,7 +9,6 @@ pub mod plan;
 mod addresses;
 mod apply;
 mod attach;
-pub mod bench;
 pub mod dataplane;
 mod interface;
 pub mod net;
@@ -21,7 +20,7 @@ mod faults;
 mod inspect;
 mod lock;
 mod packet_log;
-mod privileges;
+pub mod privileges;
 mod recover;
 mod service;
 #[cfg(test)]

@@ -23,7 +23,7 @@ EXAMPLES
   vswitch fdb add 02:00:00:00:00:01 web0 --static
   vswitch fdb flush web0                         forget what was learned on web0"
 )]
-pub(super) struct Fdb {
+pub struct Fdb {
     #[command(subcommand)]
     verb: Option<Verb>,
 }

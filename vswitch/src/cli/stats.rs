@@ -29,7 +29,7 @@ EXAMPLES
   vswitch stats
   vswitch stats web0 --watch 1                   rates, drawn anew every second until Ctrl-C
   vswitch -j stats | jq '.[] | {ifname, drops}'")]
-pub(super) struct Stats {
+pub struct Stats {
     /// This port alone, or `host`
     #[arg(value_name = "IF")]
     ifname: Option<String>,

@@ -36,7 +36,7 @@ impl Member {
 
     /// Towards the outside or not.
     pub(crate) fn role(&self) -> Role {
-        if self.is_uplink() { Role::Uplink } else { Role::Access }
+        if self.is_uplink() { Role::Uplink } else { Role::Downlink }
     }
 
     /// Whether its station's address is known without learning.
@@ -159,9 +159,9 @@ impl Dataplane {
             (Some(only), None) => only.slot,
             (_, _) => 0,
         };
-        let mut access = members.iter().filter(|member| !member.is_uplink());
+        let mut downlinks = members.iter().filter(|member| !member.is_uplink());
         let passthru =
-            access.find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
+            downlinks.find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
         let looks = members.iter().fold(0, |looks, member| looks | member.looks());
         let slots = members.last().map_or(1, |member| member.slot + 1);
         let flags = before.flags & !(settings_flags::STATIONS | settings_flags::SOURCES) | looks;
@@ -400,7 +400,7 @@ fn port_config(member: &Member) -> Result<PortConfig> {
     };
     Ok(PortConfig {
         ifname: member.ifname(),
-        role: if on(port_flags::UPLINK) { Role::Uplink } else { Role::Access },
+        role: if on(port_flags::UPLINK) { Role::Uplink } else { Role::Downlink },
         mode: match member.port.mode {
             mode::BRIDGE => Mode::Bridge,
             mode::VEPA => Mode::Vepa,

@@ -165,7 +165,7 @@ fn a_persistent_tap_and_a_bridge_port() {
 
         here.run("ip", &["link", "set", "tap0", "master", "br0"]);
         let (facts, _) = netlink.facts("tap0", None).await.unwrap();
-        let refusal = readiness(&facts, Datapath::Auto, Role::Access, &[]).unwrap_err();
+        let refusal = readiness(&facts, Datapath::Auto, Role::Downlink, &[]).unwrap_err();
         assert_eq!(refusal.to_string(), r#""tap0": already a port of bridge br0: ip link set tap0 nomaster"#);
     });
 }
@@ -203,7 +203,7 @@ fn a_veth_is_made_ready_for_xdp_and_back() {
         assert_eq!(far.netns.as_ref(), Some(&there.name));
         assert!(far.features.tx_csum && far.features.tso && far.features.tx_vlan && !far.features.gro);
 
-        let wish = |facts: &Facts| readiness(facts, Datapath::Xdp, Role::Access, &[]).unwrap();
+        let wish = |facts: &Facts| readiness(facts, Datapath::Xdp, Role::Downlink, &[]).unwrap();
         let mut undo = Undo::default();
         for action in wish(&before).actions {
             action.apply(&netlink, &target).await.unwrap();

@@ -45,11 +45,11 @@ fn tap() -> Facts {
 }
 
 fn ready(facts: &Facts, wanted: Datapath) -> Readiness {
-    readiness(facts, wanted, Role::Access, &[]).unwrap()
+    readiness(facts, wanted, Role::Downlink, &[]).unwrap()
 }
 
 fn refused(facts: &Facts, wanted: Datapath) -> String {
-    readiness(facts, wanted, Role::Access, &[]).unwrap_err().to_string()
+    readiness(facts, wanted, Role::Downlink, &[]).unwrap_err().to_string()
 }
 
 #[test]

@@ -76,10 +76,10 @@ fn a_program_is_seen_limits_the_peer_and_ends_its_segmentation() {
         let program = facts.link.xdp.unwrap();
         assert_eq!(program.mode, XdpMode::Native);
         assert_ne!(program.id, 0);
-        let refusal = readiness(&facts, Datapath::Auto, Role::Access, &[]).unwrap_err();
+        let refusal = readiness(&facts, Datapath::Auto, Role::Downlink, &[]).unwrap_err();
         assert!(refusal.reason.contains(&format!("another XDP program is attached (id {})", program.id)));
         let Readiness { actions, .. } =
-            readiness(&facts, Datapath::Xdp, Role::Access, &[program.id]).unwrap();
+            readiness(&facts, Datapath::Xdp, Role::Downlink, &[program.id]).unwrap();
         assert!(!actions.is_empty());
 
         let peer = facts.peer.unwrap();
@@ -108,6 +108,6 @@ fn the_peers_mtu_is_the_limit() {
         set_mtu(VETH_XDP_MTU + 1);
         assert_eq!(attach(link.ifindex).unwrap_err().raw_os_error(), Some(libc::ERANGE));
         let (facts, _) = netlink.facts("web0", None).await.unwrap();
-        readiness(&facts, Datapath::Xdp, Role::Access, &[]).unwrap_err();
+        readiness(&facts, Datapath::Xdp, Role::Downlink, &[]).unwrap_err();
     });
 }
