@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use crate::controller::{RunOptions, run};
-pub use crate::inspect::{fdb, ports, show, stats};
+pub use crate::inspect::{Meter, fdb, fdb_entry, ports, show, stats};
 
 /// Which switch, seen from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
 /// Takes a switch away, also one that a crash left half made.
 pub async fn down(scope: &Scope) -> Result<Report> {
     privileges::may_change()?;
-    let _lock = Lock::change(&scope.switch)?;
+    let _lock = Lock::change(&scope.switch).await?;
     let pins = Pins::of(&scope.switch);
     let half = pins.scratch().exist()?;
     pins.scratch().clear()?;
@@ -240,7 +240,7 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
 /// What every change begins with: the lock, and an end to what was interrupted.
 async fn begin(scope: &Scope) -> Result<Lock> {
     privileges::may_change()?;
-    let lock = Lock::change(&scope.switch)?;
+    let lock = Lock::change(&scope.switch).await?;
     tell(&recover(&scope.switch).await?);
     Ok(lock)
 }

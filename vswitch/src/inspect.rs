@@ -1,10 +1,10 @@
 //! What does the user get to see of a switch? Everything is read from its maps, read-only, and from netlink.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::Result;
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, HOST_SLOT, port_flags},
+    abi::{ABI_VERSION, FdbEntry, FdbKey, HOST_SLOT, fdb_flags, port_flags},
     frame::MacAddr,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     control::Scope,
     dataplane::{
         Access, Dataplane,
+        pins::Pins,
         state::{self, EntryKind, Member, entry_kind},
     },
     failure::in_words,
@@ -48,36 +49,78 @@ pub async fn ports(scope: &Scope) -> Result<Vec<PortView>> {
 pub async fn fdb(scope: &Scope) -> Result<Vec<FdbView>> {
     let dataplane = open(scope)?;
     let members = dataplane.members()?;
-    let now = dataplane.now();
     let mut entries = dataplane.fdb_entries()?;
     entries.sort_unstable_by_key(|(key, _)| *key);
-    let views = entries.into_iter().map(|(key, entry)| {
-        let kind = match entry_kind(entry) {
-            EntryKind::Learned => FdbKind::Learned,
-            EntryKind::Static | EntryKind::Known => FdbKind::Static,
-            EntryKind::Local => FdbKind::Local,
-        };
-        let of_host = entry.has(vswitch_ebpf::abi::fdb_flags::HOST);
-        FdbView {
-            mac: key.mac,
-            vlan: key.vlan,
-            ifname: if of_host { HOST.to_owned() } else { name_of(&members, entry.slot()) },
-            kind,
-            age: (kind == FdbKind::Learned).then(|| dataplane.seconds(entry.age(now))),
-        }
-    });
-    Ok(views.collect())
+    let view = |(key, entry): (FdbKey, FdbEntry)| {
+        let owner = members.iter().find(|member| member.slot == entry.slot());
+        fdb_view(&dataplane, key, entry, owner.map(Member::ifname))
+    };
+    Ok(entries.into_iter().map(view).collect())
+}
+
+/// The FDB's entry of an address.
+pub async fn fdb_entry(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<Option<FdbView>> {
+    let dataplane = open(scope)?;
+    let key = FdbKey { mac, vlan };
+    let Some(entry) = dataplane.fdb_entry(key)? else { return Ok(None) };
+    let owner = dataplane.member_at(entry.slot())?.ifname();
+    Ok(Some(fdb_view(&dataplane, key, entry, Some(owner).filter(|owner| !owner.is_empty()))))
+}
+
+fn fdb_view(dataplane: &Dataplane, key: FdbKey, entry: FdbEntry, owner: Option<String>) -> FdbView {
+    let kind = match entry_kind(entry) {
+        EntryKind::Learned => FdbKind::Learned,
+        EntryKind::Static | EntryKind::Known => FdbKind::Static,
+        EntryKind::Local => FdbKind::Local,
+    };
+    let ifname = if entry.has(fdb_flags::HOST) { Some(HOST.to_owned()) } else { owner };
+    FdbView {
+        mac: key.mac,
+        vlan: key.vlan,
+        ifname: ifname.unwrap_or_else(|| format!("slot {}", entry.slot())),
+        kind,
+        age: (kind == FdbKind::Learned).then(|| dataplane.seconds(entry.age(dataplane.now()))),
+    }
 }
 
 /// The counters, ports by slot and the host last.
 pub async fn stats(scope: &Scope) -> Result<Vec<StatsView>> {
-    let dataplane = open(scope)?;
-    let mut rows = Vec::new();
-    for member in dataplane.members()? {
-        rows.push(StatsView::new(&member.ifname(), &dataplane.counters(member.slot)?));
+    Meter::open(scope)?.read()
+}
+
+/// The counters of a switch that is looked at again and again: opened once, and anew when another one has its name.
+pub struct Meter<'a> {
+    scope: &'a Scope,
+    dataplane: Dataplane,
+    /// The directory of its maps, as no other switch ever has it.
+    inode: u64,
+}
+
+impl<'a> Meter<'a> {
+    /// Opens the switch, to be read alone.
+    pub fn open(scope: &'a Scope) -> Result<Self> {
+        // First the directory: of a switch that takes its place meanwhile, the counters are opened anew for nothing.
+        let inode = inode(scope).unwrap_or_default();
+        Ok(Self { scope, dataplane: open(scope)?, inode })
     }
-    rows.push(StatsView::new(HOST, &dataplane.counters(HOST_SLOT)?));
-    Ok(rows)
+
+    /// As [`stats`].
+    pub fn read(&mut self) -> Result<Vec<StatsView>> {
+        if inode(self.scope) != Some(self.inode) {
+            *self = Self::open(self.scope)?;
+        }
+        let Self { dataplane, .. } = self;
+        let mut rows = Vec::new();
+        for member in dataplane.members()? {
+            rows.push(StatsView::new(&member.ifname(), &dataplane.counters(member.slot)?));
+        }
+        rows.push(StatsView::new(HOST, &dataplane.counters(HOST_SLOT)?));
+        Ok(rows)
+    }
+}
+
+fn inode(scope: &Scope) -> Option<u64> {
+    fs::metadata(Pins::of(&scope.switch).map("")).ok().map(|dir| dir.ino())
 }
 
 /// The switch at a glance.
@@ -212,8 +255,4 @@ fn notes(member: &Member) -> Vec<String> {
         notes.push("delivers to its peer directly".to_owned());
     }
     notes
-}
-
-fn name_of(members: &[Member], slot: u16) -> String {
-    members.iter().find(|member| member.slot == slot).map_or_else(|| format!("slot {slot}"), Member::ifname)
 }

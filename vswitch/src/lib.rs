@@ -5,7 +5,6 @@
 pub mod cli;
 pub mod config;
 
-pub mod bench;
 pub mod change;
 pub mod dataplane;
 pub mod net;
@@ -16,7 +15,7 @@ pub mod failure;
 mod inspect;
 mod lock;
 mod packet_log;
-mod privileges;
+pub mod privileges;
 mod service;
 #[cfg(test)]
 mod skip;

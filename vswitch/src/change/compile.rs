@@ -110,7 +110,7 @@ fn settings(config: &SwitchConfig, clock: Clock, known: &[Known<'_>]) -> Setting
         (Some((_, only)), None) => only.slot,
         (_, _) => 0,
     };
-    let mut access = known.iter().filter(|(port, _)| port.role == Role::Access);
+    let mut access = known.iter().filter(|(port, _)| port.role == Role::Downlink);
     let needs_stations = |port: &PortConfig| port.mode != Mode::Bridge || port.is_known();
     let flags = [
         (config.host_access, settings_flags::HOST_ACCESS),
@@ -172,7 +172,7 @@ pub(super) fn is_promiscuous<'a>(
     stations: usize,
 ) -> bool {
     let needs_all = |port: &PortConfig| {
-        port.role == Role::Access
+        port.role == Role::Downlink
             && (!port.is_known() || port.learning || port.flood || port.mode == Mode::Passthru)
     };
     uplinks > 1 || ports.any(needs_all) || stations > FILTERS_MAX as usize

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::{
     abi::{FdbEntry, FdbKey, MAX_PORTS, Port, fdb_flags, port_flags},
     frame::MacAddr,
@@ -416,7 +416,7 @@ impl<'a> Work<'a> {
         if made.is_empty() {
             // A program that has decided for a slot must not find the next port there. To delete an interface is to wait for
             // them, too (unregister_netdevice_many_notify, net/core/dev.c).
-            await_programs();
+            await_programs().context("wait for the programs that run")?;
         }
         for member in members {
             self.parted.remove(&member.slot);

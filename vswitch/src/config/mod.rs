@@ -15,7 +15,7 @@ pub mod words;
 
 use vswitch_ebpf::{abi, frame::MacAddr};
 
-pub use parse::{ConfigError, ConfigErrors, parse};
+pub use parse::{ConfigError, ConfigErrors, parse, parse_noting};
 pub use validate::{ConfigProblem, ConfigProblems};
 
 /// A whole switch.
@@ -27,7 +27,7 @@ pub struct SwitchConfig {
     pub ageing: u32,
     /// The most addresses that the FDB holds. Fixed while the switch is up.
     pub fdb_max: u32,
-    /// Whether access ports and the host reach each other directly.
+    /// Whether downlinks and the host reach each other directly.
     pub host_access: bool,
     /// Whether the kernel macvlan's rules hold where vswitch differs from them on purpose.
     pub macvlan_compat: bool,
@@ -44,7 +44,7 @@ pub struct PortConfig {
     pub ifname: String,
     /// Towards the outside or not.
     pub role: Role,
-    /// What an access port exchanges with its siblings.
+    /// What a downlink exchanges with its siblings.
     pub mode: Mode,
     /// Addresses known to be behind the port: never learned elsewhere. With [`FarEnd::Veth`] the first is the far end's.
     pub mac: Vec<MacAddr>,
@@ -77,10 +77,10 @@ pub enum Role {
     Uplink,
     /// To a station: a namespace, a VM.
     #[default]
-    Access,
+    Downlink,
 }
 
-/// What an access port exchanges with its siblings: macvlan's modes.
+/// What a downlink exchanges with its siblings: macvlan's modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Frames go to siblings directly.
@@ -175,7 +175,7 @@ impl SwitchConfig {
 }
 
 impl PortConfig {
-    /// An access port with every default.
+    /// A downlink with every default.
     pub fn new(ifname: &str) -> Self {
         Self {
             ifname: ifname.to_owned(),
@@ -203,7 +203,7 @@ impl PortConfig {
     /// Sets what follows from addresses and far end where the user says nothing: a port whose address is known is not
     /// learned from, and needs no frames for unknown addresses. It is what a macvlan child has.
     pub fn set_known_defaults(&mut self) {
-        if self.role == Role::Access && self.is_known() {
+        if self.role == Role::Downlink && self.is_known() {
             self.learning = false;
             self.flood = false;
         }

@@ -10,7 +10,6 @@ use crate::{
         ledger::PortRecord,
         state::{Member, bytes},
     },
-    lock::Lock,
     net::Link,
 };
 
@@ -40,7 +39,8 @@ fn rename(dataplane: &mut Dataplane, config: &mut SwitchConfig, member: &Member,
     }
     eprintln!(r#""{before}": is now called "{after}""#);
     intent::want(&dataplane.pins, &renamed)?;
-    let record = PortRecord { ifname: bytes(after)?, ..member.record };
+    // Not the record of the round's beginning: another port's turn may have made its uplink promiscuous since.
+    let record = PortRecord { ifname: bytes(after)?, ..dataplane.ledger.record(member.slot)? };
     dataplane.ledger.set_record(member.slot, record)?;
     intent::reached(&dataplane.pins)?;
     *config = renamed;
@@ -48,8 +48,8 @@ fn rename(dataplane: &mut Dataplane, config: &mut SwitchConfig, member: &Member,
 }
 
 /// Takes the mark off the ports that are down: nobody stays to do it when they come up.
-pub(super) fn revive(dataplane: &mut Dataplane) -> Result<()> {
-    let _lock = Lock::change(&dataplane.name)?;
+pub(super) fn revive(dataplane: &Dataplane) -> Result<()> {
+    // No command says that an interface is down: there is no reason to wait for whoever has the lock.
     dataplane.members()?.iter().for_each(|member| dataplane.set_down(member.slot, false));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! How are the ports brought in line with their interfaces? With nothing to do, nothing is written anywhere.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, pin::pin, time::Instant};
 
 use anyhow::Result;
 
@@ -34,7 +34,7 @@ impl Controller<'_> {
         if news.is_empty() || !news.all && !news.pins && !concerned(&self.dataplane.members()?) {
             return Ok(News::default());
         }
-        let _lock = Lock::change(&self.scope.switch)?;
+        let Some(_lock) = self.change(&mut news).await? else { return Ok(News::default()) };
         if self.lock.is_dismissed() {
             // While it waited the switch went, or went over to another ABI: no pin of it may come back.
             return Ok(News::default());
@@ -76,6 +76,28 @@ impl Controller<'_> {
         let slots: BTreeSet<u16> = members.iter().map(|member| member.slot).collect();
         self.wrong.retain(|slot, _| slots.contains(slot));
         Ok(later)
+    }
+
+    /// The right to change the switch. While somebody else has it, events are taken in and added to the news. None if the
+    /// controller is asked to end meanwhile.
+    pub(super) async fn change(&mut self, news: &mut News) -> Result<Option<Lock>> {
+        let mut lock = pin!(Lock::change(&self.scope.switch));
+        while !self.asked {
+            let event = tokio::select! {
+                lock = &mut lock => return lock.map(Some),
+                () = self.signals.asked() => {
+                    self.asked = true;
+                    break;
+                }
+                event = self.watch.next() => event?,
+            };
+            let mut later = News::default();
+            later.add(event, &self.far_ends);
+            self.drain(&mut later)?;
+            self.forget(&later);
+            news.append(later);
+        }
+        Ok(None)
     }
 
     /// Where the far ends were of interfaces that are gone.
@@ -165,6 +187,8 @@ impl Controller<'_> {
 
     /// The port's interface is gone, or is half attached: the port remains, without interface.
     async fn part(&mut self, intent: &SwitchConfig, member: &Member, moved: bool) -> Result<()> {
+        // Another port's turn may have changed its record since the round began.
+        let member = &self.dataplane.member_at(member.slot)?;
         let there = self.dataplane.is_there(member.slot)?;
         let what = if there { "was attached by half" } else { "the interface is gone" };
         eprintln!(r#""{}": {what}"#, member.ifname());

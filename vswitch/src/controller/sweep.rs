@@ -12,9 +12,8 @@ use crate::{
 /// The longest that an aged entry stays in the FDB.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Removes them. Returns when to do it again.
-pub(super) fn sweep(dataplane: &mut Dataplane) -> Result<Duration> {
-    let _lock = Lock::change(&dataplane.name)?;
+/// Removes them, under the switch's lock. Returns when to do it again.
+pub(super) fn sweep(dataplane: &mut Dataplane, _lock: &Lock) -> Result<Duration> {
     dataplane.write(&Write::Sweep)?;
     let ageing = dataplane.settings()?.ageing;
     Ok(pause(dataplane.seconds(ageing.into())))

@@ -16,7 +16,7 @@ use vswitch_ebpf::{
 };
 
 use super::{
-    Dataplane,
+    Dataplane, await_programs,
     clock::Clock,
     fdb,
     ledger::{self, Identity, Ledger},
@@ -28,7 +28,6 @@ use super::{
     raw::RawMap,
     spec::{self, Access, BASES, PRESENT, Spec},
     state::Member,
-    sys,
 };
 use crate::change::{intent, reconcile};
 
@@ -285,7 +284,7 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     }
     let ports = programs::follow(&dataplane)?;
     dataplane.raise();
-    sys::await_programs();
+    await_programs().context("wait for the programs that run")?;
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {
             "FDB" => carry_fdb(&step.old, &mut dataplane.maps).map(|_| ())?,

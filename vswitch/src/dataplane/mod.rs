@@ -3,6 +3,7 @@
 mod bpffs;
 pub(crate) mod clock;
 mod fdb;
+mod grace;
 pub(crate) mod hold;
 pub(crate) mod image;
 pub mod ledger;
@@ -29,13 +30,13 @@ use vswitch_ebpf::{
 };
 
 use clock::Clock;
+pub(crate) use grace::await_programs;
 use ledger::{Identity, Ledger, PortRecord};
 use links::Hook;
 use maps::Maps;
 pub(crate) use maps::is_there;
 use pins::Pins;
 pub use spec::Access;
-pub(crate) use sys::await_programs;
 
 use crate::{change::intent, config::SwitchConfig, failure::in_words, net::Netns};
 

@@ -21,6 +21,7 @@ pub(super) const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// `union bpf_attr` for BPF_MAP_CREATE, as far as it is used.
 #[repr(C)]
+#[derive(Default)]
 struct MapCreate {
     map_type: u32,
     key_size: u32,
@@ -60,31 +61,23 @@ impl RawMap {
     /// Makes an array.
     pub(crate) fn array(name: &str, value: usize, entries: u32) -> Result<Self> {
         let value = u32::try_from(value).with_context(|| format!("map {name}"))?;
-        Self::make(name, [BPF_MAP_TYPE_ARRAY, 4, value, entries, 0])
+        let fd = create(name, BPF_MAP_TYPE_ARRAY, value, entries, None);
+        Self::new(MapData::from_fd(fd.with_context(|| format!("make map {name}"))?)?)
     }
 
     /// Makes a hash map that takes memory for what is in it alone.
-    pub(super) fn hash(name: &str, key: u32, value: u32, entries: u32) -> Result<Self> {
-        Self::make(name, [BPF_MAP_TYPE_HASH, key, value, entries, BPF_F_NO_PREALLOC])
-    }
-
-    /// Type, bytes of a key and of a value, entries, flags.
-    fn make(name: &str, [map_type, key_size, value_size, max_entries, map_flags]: [u32; 5]) -> Result<Self> {
-        let mut attr = MapCreate {
-            map_type,
+    pub(super) fn hash(name: &str, key_size: u32, value_size: u32, max_entries: u32) -> Result<Self> {
+        let map_flags = BPF_F_NO_PREALLOC;
+        let attr = MapCreate {
+            map_type: BPF_MAP_TYPE_HASH,
             key_size,
             value_size,
             max_entries,
             map_flags,
-            inner_map_fd: 0,
-            numa_node: 0,
-            name: [0; 16],
+            ..MapCreate::default()
         };
-        attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
-        // SAFETY: `attr` is laid out as the kernel's for this command, and holds no pointers.
-        let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }.with_context(|| format!("make map {name}"))?;
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-        Self::new(MapData::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })?)
+        let fd = make(name, attr).with_context(|| format!("make map {name}"))?;
+        Self::new(MapData::from_fd(fd)?)
     }
 
     fn new(data: MapData) -> Result<Self> {
@@ -167,4 +160,26 @@ impl RawMap {
     fn fd(&self) -> u32 {
         self.data.fd().as_fd().as_raw_fd().cast_unsigned()
     }
+}
+
+/// Makes a map whose keys are of four bytes; one of maps like `inner`, if there is that.
+pub(super) fn create(
+    name: &str,
+    map_type: u32,
+    value_size: u32,
+    max_entries: u32,
+    inner: Option<&OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let inner_map_fd = inner.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
+    let attr =
+        MapCreate { map_type, key_size: 4, value_size, max_entries, inner_map_fd, ..MapCreate::default() };
+    make(name, attr)
+}
+
+fn make(name: &str, mut attr: MapCreate) -> io::Result<OwnedFd> {
+    attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
+    // SAFETY: `attr` is laid out as the kernel's for this command, and holds no pointers.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -37,7 +37,7 @@ impl Member {
 
     /// Towards the outside or not.
     pub(crate) fn role(&self) -> Role {
-        if self.is_uplink() { Role::Uplink } else { Role::Access }
+        if self.is_uplink() { Role::Uplink } else { Role::Downlink }
     }
 
     /// The hooks by which the switch sees its frames while its interface is there.

@@ -282,14 +282,3 @@ pub(super) unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as i32) }
 }
-
-/// Waits until no program runs any more that did when this was called: programs run as readers of RCU, and this is
-/// synchronize_rcu (kernel/sched/membarrier.c).
-pub(crate) fn await_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
-    // SAFETY: the system call takes no pointers.
-    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-        let _not_offered = io::Error::last_os_error();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-}

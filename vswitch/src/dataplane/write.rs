@@ -1,6 +1,6 @@
 //! How does one change of the tables reach the kernel?
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::abi::{FdbEntry, FdbKey, HOST_SLOT, LISTED, List, MEMBERS_MAX, SourceKey, lists};
 
 use super::{
@@ -102,7 +102,7 @@ impl Dataplane {
         let (side, mut first) = (end / HALF, end);
         if end + u32::from(length) >= (side + 1) * HALF {
             // Who walks a row of the last turn there must have come to its end.
-            await_programs();
+            await_programs().context("wait for the programs that run")?;
             let mut next = (1 - side) * HALF;
             for (owner, list) in self.rows()? {
                 let slots = self.maps.tables().members(list)?;

@@ -77,7 +77,7 @@ fn properties(port: &PortConfig) -> String {
     let mut texts = Vec::new();
     match port.role {
         Role::Uplink => texts.push(port.role.word().to_owned()),
-        Role::Access => {
+        Role::Downlink => {
             if port.far_end != FarEnd::Existing {
                 texts.push(far_end(&port.far_end));
             }

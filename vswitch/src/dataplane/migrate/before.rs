@@ -174,7 +174,7 @@ fn port_config(port: &Port, record: &PortRecord) -> Result<PortConfig> {
         FarEnd::Existing
     };
     Ok(PortConfig {
-        role: if on(port_flags::UPLINK) { Role::Uplink } else { Role::Access },
+        role: if on(port_flags::UPLINK) { Role::Uplink } else { Role::Downlink },
         mode: match port.mode {
             mode::BRIDGE => Mode::Bridge,
             mode::VEPA => Mode::Vepa,
