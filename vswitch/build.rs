@@ -1,55 +1,25 @@
 //! What does the binary carry? The BPF object, and the name of the build.
 
+mod embed;
+
 use std::{
-    env, fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode},
 };
 
-const SOURCES: [&str; 3] = ["src", "../vswitch-ebpf/src", "../Cargo.lock"];
+use embed::{embed, watch};
+
+const SOURCES: [&str; 5] = ["src", "command/src", "bench/src", "../vswitch-ebpf/src", "../Cargo.lock"];
 
 fn main() -> ExitCode {
     println!("cargo::rustc-env=VSWITCH_BUILD={}", build_name());
-    match embed() {
+    match embed("vswitch.o", "VSWITCH_BPF_OBJECT", Path::new("../target")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("cargo::error={error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// The objects, and what in the environment names another one.
-const OBJECTS: [(&str, &str); 2] =
-    [("vswitch.o", "VSWITCH_BPF_OBJECT"), ("bench.o", "VSWITCH_BENCH_BPF_OBJECT")];
-
-/// Puts the objects into $OUT_DIR: empty where none was built, since host-only work needs no BPF toolchain.
-fn embed() -> Result<(), String> {
-    println!("cargo::rerun-if-changed=build.rs");
-    let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run by cargo only")?;
-    for (name, variable) in OBJECTS {
-        println!("cargo::rerun-if-env-changed={variable}");
-        let bytes = match env::var_os(variable) {
-            Some(path) => {
-                let path = PathBuf::from(path);
-                watch(&path);
-                fs::read(&path).map_err(|error| {
-                    format!("read {variable}={}: {error}; unset it, or `cargo xtask build`", path.display())
-                })?
-            }
-            None => {
-                // A watched file that is missing makes every build dirty, so watch the directory, and have one.
-                let directory = Path::new("../target/bpf");
-                if fs::create_dir_all(directory).is_ok() {
-                    watch(directory);
-                }
-                fs::read(directory.join(name)).unwrap_or_default()
-            }
-        };
-        let target = Path::new(&out_dir).join(name);
-        fs::write(&target, bytes).map_err(|error| format!("write {}: {error}", target.display()))?;
-    }
-    Ok(())
 }
 
 /// The commit, and whether what goes into the binary differs from it.
@@ -68,12 +38,6 @@ fn build_name() -> String {
     status.extend(SOURCES);
     let dirty = git(&status).is_none_or(|changes| !changes.is_empty());
     if dirty { format!("{hash}-dirty") } else { hash }
-}
-
-fn watch(path: &Path) {
-    if path.exists() {
-        println!("cargo::rerun-if-changed={}", path.display());
-    }
 }
 
 fn git(args: &[&str]) -> Option<String> {

@@ -2,13 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fmt,
+    fmt,
 };
 
 use proptest::{
     prelude::*,
     sample::{Index, select},
-    test_runner::{Config, RngSeed, TestRunner},
 };
 use vswitch_ebpf::abi::port_flags;
 
@@ -42,7 +41,7 @@ pub struct Step {
 /// The most entries that an FDB has room for in any case.
 pub const FDB_MAX: usize = 32;
 
-/// An access port as the user gets it who says nothing.
+/// A downlink as the user gets it who says nothing.
 pub const PLAIN: Port = Port {
     uplink: false,
     mode: Mode::Bridge,
@@ -91,15 +90,6 @@ impl Case {
         }
         self
     }
-}
-
-/// Tries `cases` cases, always the same ones; more with PROPTEST_CASES, others with PROPTEST_RNG_SEED.
-pub fn runner(cases: u32) -> TestRunner {
-    let from_env = Config::default();
-    let cases = if env::var_os("PROPTEST_CASES").is_some() { from_env.cases } else { cases };
-    let rng_seed =
-        if env::var_os("PROPTEST_RNG_SEED").is_some() { from_env.rng_seed } else { RngSeed::Fixed(2) };
-    TestRunner::new(Config { cases, rng_seed, failure_persistence: None, ..from_env })
 }
 
 /// Any switch with 1 to 8 ports and up to 3 uplinks, and 3 to 64 frames: each comes again twice, the last time often after a
@@ -164,10 +154,10 @@ pub fn case() -> impl Strategy<Value = Case> {
 }
 
 impl Model {
-    /// Gives the access ports these modes in turn. With a passthru port there is no other.
+    /// Gives the downlinks these modes in turn. With a passthru port there is no other.
     fn give_modes(&mut self, modes: &[Mode]) {
-        let access = self.ports.iter_mut().filter(|(_, port)| !port.uplink);
-        for ((_, port), &mode) in access.zip(modes.iter().cycle()) {
+        let downlinks = self.ports.iter_mut().filter(|(_, port)| !port.uplink);
+        for ((_, port), &mode) in downlinks.zip(modes.iter().cycle()) {
             port.mode = mode;
         }
         for port in self.ports.values_mut() {
@@ -207,7 +197,7 @@ fn switch() -> impl Strategy<Value = Model> {
     })
 }
 
-/// The modes of the access ports, in turn.
+/// The modes of the downlinks, in turn.
 fn modes() -> impl Strategy<Value = Vec<Mode>> {
     let mode = select(vec![Mode::Bridge, Mode::Bridge, Mode::Vepa, Mode::Private, Mode::Source]);
     (0..12, prop::collection::vec(mode, 1..=usize::from(MAX_PORTS))).prop_map(|(which, modes)| match which {

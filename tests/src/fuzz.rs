@@ -14,9 +14,10 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use vswitch::{
-    cli::{Cli, Usage},
+    cli::Usage,
     config::mac::{MacError, parse_mac, parse_station},
 };
+use vswitch_command::Cli;
 
 use crate::{
     cases::{Case, case},

@@ -21,6 +21,39 @@ pub enum Ran {
 
 /// Runs `command` until it is about to make its n-th change, from 1, of anything outside itself.
 pub fn before_change(command: &mut Command, nth: usize) -> Ran {
+    let mut changes = 0;
+    let mut last = None;
+    let ended = until_call(command, &mut |tid, call, args| {
+        let Some(change) = change(tid, call, args) else { return false };
+        changes += 1;
+        last = Some(change);
+        changes == nth
+    });
+    match ended {
+        None => Ran::Killed(last.unwrap_or_default()),
+        Some((status, stderr)) => Ran::Ended { changes, status, stderr },
+    }
+}
+
+/// What a command asks of the kernel's BPF, by the number of the call's command, before it writes to stdout for the n-th time, from
+/// 1, when it is killed; or until it ends.
+pub fn bpf_before_write(command: &mut Command, nth: usize) -> Vec<u64> {
+    let (mut calls, mut writes) = (Vec::new(), 0);
+    until_call(command, &mut |_, call, args| {
+        if call == libc::SYS_bpf {
+            calls.push(args[0]);
+        }
+        writes += usize::from(call == libc::SYS_write && args[0] == 1);
+        writes == nth
+    });
+    calls
+}
+
+/// Says of a system call that a thread is about to make whether the command is killed now.
+type Stop<'a> = &'a mut (dyn FnMut(libc::pid_t, libc::c_long, [u64; 6]) -> bool + Send);
+
+/// Runs a command; unless it was killed, its status and what it said on stderr.
+fn until_call(command: &mut Command, stop: Stop<'_>) -> Option<(i32, String)> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     // SAFETY: ptrace with PTRACE_TRACEME takes no pointers and is safe to call between fork and exec.
     unsafe {
@@ -30,11 +63,11 @@ pub fn before_change(command: &mut Command, nth: usize) -> Ran {
         });
     }
     // Tracees are a thread's, and wait() shall find no other child of the test.
-    thread::scope(|scope| scope.spawn(|| trace(command, nth)).join().expect("the tracing thread"))
+    thread::scope(|scope| scope.spawn(|| trace(command, stop)).join().expect("the tracing thread"))
 }
 
 #[expect(clippy::zombie_processes, reason = "waitpid of the tracer reaps it")]
-fn trace(command: &mut Command, nth: usize) -> Ran {
+fn trace(command: &mut Command, stop: Stop<'_>) -> Option<(i32, String)> {
     let mut child = command.spawn().unwrap_or_else(|err| panic!("start {command:?}: {err}"));
     let pid = child.id().cast_signed();
     let mut stderr = child.stderr.take().expect("piped");
@@ -48,7 +81,6 @@ fn trace(command: &mut Command, nth: usize) -> Ran {
         | libc::PTRACE_O_EXITKILL;
     ptrace(libc::PTRACE_SETOPTIONS, pid, options as usize).expect("set the tracer's options");
     resume(pid, 0);
-    let mut changes = 0;
     loop {
         let (tid, status) = wait();
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
@@ -58,16 +90,13 @@ fn trace(command: &mut Command, nth: usize) -> Ran {
             let mut said = String::new();
             let _unreadable = stderr.read_to_string(&mut said);
             let status = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 };
-            return Ran::Ended { changes, status, stderr: said };
+            return Some((status, said));
         }
         let signal = libc::WSTOPSIG(status);
         if signal == libc::SIGTRAP | 0x80 {
-            if let Some(change) = entered(tid).and_then(|(call, args)| change(tid, call, args)) {
-                changes += 1;
-                if changes == nth {
-                    kill(pid);
-                    return Ran::Killed(change);
-                }
+            if entered(tid).is_some_and(|(call, args)| stop(tid, call, args)) {
+                kill(pid);
+                return None;
             }
             resume(tid, 0);
         } else {

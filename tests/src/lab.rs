@@ -115,7 +115,7 @@ impl Lab {
     }
 
     /// The stations that are not behind the uplink.
-    pub fn access(&self) -> impl Iterator<Item = &Member> {
+    pub fn downlinks(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.name != OUTSIDE)
     }
 

@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod cases;
 pub mod change;
 pub mod controller;
+pub mod dice;
 pub mod fabric;
 pub mod fdb;
 pub mod frame;

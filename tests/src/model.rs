@@ -26,7 +26,7 @@ pub struct Model {
     /// How old a time stamp must be to be renewed.
     pub refresh: u64,
     pub now: u64,
-    /// Whether host and access ports exchange frames directly; if not, theirs take the wire, as macvlan's do.
+    /// Whether host and downlinks exchange frames directly; if not, theirs take the wire, as macvlan's do.
     pub host_access: bool,
     /// macvlan's rules also where vswitch has better ones.
     pub compat: bool,
@@ -36,7 +36,7 @@ pub struct Model {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Towards the outside; the others are access ports.
+    /// Towards the outside; the others are downlinks.
     pub uplink: bool,
     pub mode: Mode,
     /// What a listed sender sends, nobody has but the ports that list it.
@@ -103,7 +103,7 @@ pub enum Receiver {
     Port(u16),
     /// The host's stack, as if received by this uplink.
     Host { uplink: u16 },
-    /// The stack of the access port's interface, whatever the switch is: LLDP belongs to one link.
+    /// The stack of the downlink's interface, whatever the switch is: LLDP belongs to one link.
     HostHere,
 }
 
@@ -125,7 +125,7 @@ pub enum Origin {
     Sibling(u16),
     /// By the host, likewise.
     Host,
-    /// Where it was learned last, an access port in bridge mode, or outside, if its sender has moved there.
+    /// Where it was learned last, a downlink in bridge mode, or outside, if its sender has moved there.
     MovedFrom(u16),
 }
 
@@ -236,7 +236,7 @@ impl Model {
         }
     }
 
-    /// Whether some access port may be known to an adjacent switch that reflects.
+    /// Whether some downlink may be known to an adjacent switch that reflects.
     pub fn has_stations(&self) -> bool {
         self.ports.values().any(|port| !port.uplink && port.mode != Mode::Bridge)
             || self.fdb.values().any(|entry| {
@@ -245,7 +245,7 @@ impl Model {
             })
     }
 
-    /// Whether an address in the access port's slot stays there though the wire shows it: because it was given, or because
+    /// Whether an address in the downlink's slot stays there though the wire shows it: because it was given, or because
     /// all that the port sends shows on the wire. macvlan knows of no child that is down.
     fn is_station_of(&self, slot: u16, kind: Kind) -> bool {
         self.ports.get(&slot).is_some_and(|port| {

@@ -17,9 +17,9 @@ const BRIDGE: &str = "br0";
 
 impl Switch for LinuxBridge {
     fn start(&mut self, lab: &Lab) -> Option<String> {
-        lab.access().for_each(|member| lab.cable(&member.name));
+        lab.downlinks().for_each(|member| lab.cable(&member.name));
         let uplink = (lab.outside != Outside::Nothing).then_some(UPLINK);
-        let ports = uplink.into_iter().chain(lab.access().map(|member| member.port.as_str()));
+        let ports = uplink.into_iter().chain(lab.downlinks().map(|member| member.port.as_str()));
         topo::bridge(&lab.switch, BRIDGE, HOST_MAC, &ports.collect::<Vec<_>>());
         Some(BRIDGE.to_owned())
     }
@@ -57,7 +57,7 @@ pub struct Macvlan {
 
 impl Switch for Macvlan {
     fn start(&mut self, lab: &Lab) -> Option<String> {
-        let members = lab.access().collect::<Vec<_>>();
+        let members = lab.downlinks().collect::<Vec<_>>();
         assert_eq!(members.len(), self.modes.len(), "one mode for each station");
         assert_ne!(lab.outside, Outside::Nothing, "macvlan needs an uplink");
         for (member, mode) in members.into_iter().zip(&self.modes) {

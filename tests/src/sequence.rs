@@ -70,10 +70,10 @@ pub struct Sequence {
     done: Arc<AtomicBool>,
     sent: Arc<Vec<AtomicU64>>,
     sender: JoinHandle<()>,
-    receivers: Vec<JoinHandle<Received>>,
+    receivers: Vec<JoinHandle<Arrivals>>,
 }
 
-struct Received {
+struct Arrivals {
     arrived: u64,
     again: u64,
     astray: u64,
@@ -135,7 +135,7 @@ impl Sequence {
         self.done.store(true, Ordering::Relaxed);
         let mut tally = Tally { sent, ..Tally::default() };
         for receiver in self.receivers {
-            let Received { arrived, again, astray } = receiver.join().expect("a receiver");
+            let Arrivals { arrived, again, astray } = receiver.join().expect("a receiver");
             tally.arrived += arrived;
             tally.again += again;
             tally.astray += astray;
@@ -233,9 +233,9 @@ fn receive(
     targets: &[usize],
     arrivals: &AtomicU64,
     done: &AtomicBool,
-) -> Received {
+) -> Arrivals {
     let mut numbers: Vec<_> = targets.iter().map(|_| Numbers::default()).collect();
-    let mut received = Received { arrived: 0, again: 0, astray: 0 };
+    let mut received = Arrivals { arrived: 0, again: 0, astray: 0 };
     let mut frames = vec![[0_u8; FRAME]; 256];
     let mut vectors: Vec<_> = frames
         .iter_mut()

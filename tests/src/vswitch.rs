@@ -175,12 +175,12 @@ impl Default for Vswitch {
 
 impl Switch for Vswitch {
     fn start(&mut self, lab: &Lab) -> Option<String> {
-        let existing = lab.access().filter(|member| self.options_of(member).is_none());
+        let existing = lab.downlinks().filter(|member| self.options_of(member).is_none());
         existing.for_each(|member| lab.cable(&member.name));
         let (mut up, mut add) = (format!("up {}", self.options.join(" ")), Vec::new());
         let outside = lab.members.iter().filter(|member| member.name == OUTSIDE);
         // The uplinks first: they have the lowest slots.
-        for member in outside.chain(lab.access()) {
+        for member in outside.chain(lab.downlinks()) {
             let uplink =
                 if member.name == OUTSIDE || self.uplinks.contains(&member.name) { "--uplink " } else { "" };
             let port = &member.port;

@@ -8,7 +8,8 @@ use std::{
 use proptest::test_runner::TestCaseError;
 use vswitch_ebpf::verdict::DropReason;
 use vswitch_tests::{
-    cases::{Case, PLAIN, Step, case, runner},
+    cases::{Case, PLAIN, Step, case},
+    dice::dice,
     frame::{BROADCAST, MULTICAST, Mac, link_local},
     lock_step::{Taken, in_lock_step},
     model::{Entry, Frame, Kind, Member, Mode, Model, Origin, Outcome, Port, Receiver},
@@ -20,9 +21,9 @@ type Coverage = BTreeMap<String, u32>;
 #[test]
 fn the_decision_is_the_model() {
     let seen = RefCell::new(Coverage::new());
-    runner(12_000)
-        .run(&case(), |case| counted(&case, &mut seen.borrow_mut()))
-        .unwrap_or_else(|failure| panic!("{failure}"));
+    let [same, fresh] = dice(12_000, 4000, "model");
+    fresh.throw(&case(), |case| counted(&case, &mut Coverage::new()));
+    same.throw(&case(), |case| counted(&case, &mut seen.borrow_mut()));
 
     let seen = seen.into_inner();
     let reasons = DropReason::ALL.map(|reason| format!("drop {}", reason.name()));
@@ -141,7 +142,7 @@ impl Example<'_> {
         self.outcome.receivers.contains(&receiver)
     }
 
-    /// The access ports that have it.
+    /// The downlinks that have it.
     fn ports(&self) -> impl Iterator<Item = &Port> {
         let port =
             |to: &Receiver| if let Receiver::Port(slot) = to { self.before.ports.get(slot) } else { None };
@@ -152,7 +153,7 @@ impl Example<'_> {
         self.ports().any(|port| port.mode == mode)
     }
 
-    /// The mode of the access port that sends.
+    /// The mode of the downlink that sends.
     fn sender(&self) -> Option<Mode> {
         let Member::Port(slot) = self.from else { return None };
         Some(self.before.ports[&slot]).filter(|port| !port.uplink).map(|port| port.mode)
@@ -163,7 +164,7 @@ const A: Mac = [2, 0, 0, 0, 0, 0xa];
 const B: Mac = [2, 0, 0, 0, 0, 0xb];
 const HOST: Mac = [2, 0, 0, 0, 0, 0xff];
 
-/// One switch that model and decision share: uplink in slot 1, access ports in 2, 3 and 4, the host's address local.
+/// One switch that model and decision share: uplink in slot 1, downlinks in 2, 3 and 4, the host's address local.
 struct Bench(Case);
 
 impl Bench {

@@ -43,7 +43,7 @@ pub struct Settings {
     pub flags: u32,
     /// Slot of the only uplink, by which frames for the outside leave; 0 with none or several.
     pub wire: u16,
-    /// Slot of the access port in passthru mode; 0 if there is none.
+    /// Slot of the downlink in passthru mode; 0 if there is none.
     pub passthru: u16,
 }
 
@@ -53,10 +53,10 @@ pub mod settings_flags {
     pub const HOST_ACCESS: u32 = 1 << 0;
     /// Exactly the kernel macvlan's rules where vswitch differs from them on purpose.
     pub const MACVLAN_COMPAT: u32 = 1 << 1;
-    /// Some access port has a known address or a mode other than bridge: what arrives by an uplink may be the reflection
+    /// Some downlink has a known address or a mode other than bridge: what arrives by an uplink may be the reflection
     /// of what a port or the host has sent.
     pub const STATIONS: u32 = 1 << 2;
-    /// Some access port is in source mode.
+    /// Some downlink is in source mode.
     pub const SOURCES: u32 = 1 << 3;
 }
 
@@ -78,7 +78,7 @@ pub struct Port {
 
 /// Bits of [`Port::flags`].
 pub mod port_flags {
-    /// A port towards the outside; without it an access port.
+    /// A port towards the outside; without it a downlink.
     pub const UPLINK: u32 = 1 << 0;
     /// May send a frame back out where it came from.
     pub const HAIRPIN: u32 = 1 << 1;

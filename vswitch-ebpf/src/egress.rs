@@ -98,7 +98,7 @@ fn from_wire(packet: &Packet, settings: &Settings, to: Destination<'_>) -> Verdi
     }
 }
 
-/// A frame from an access port: to a sibling if both are in bridge mode, to the host, or by the wire.
+/// A frame from a downlink: to a sibling if both are in bridge mode, to the host, or by the wire.
 #[inline(always)]
 fn from_station(packet: &Packet, tables: &impl Look, settings: &Settings, to: Destination<'_>) -> Verdict {
     match (to.place, to.port) {

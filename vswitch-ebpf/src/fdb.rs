@@ -5,9 +5,14 @@
 //! takes a call and three lines. Both sides change single words of it, atomically, and neither ever holds a lock.
 //!
 //! A way is free while its key is 0, and says nothing while its entry is 0. Who takes a way puts the key in first (by compare
-//! and exchange), and looks whether the other set has it by now. If so, it leaves a [`TOMBSTONE`]; if not, it puts the entry
-//! in, unless there is one: somebody else has found the key by then. Who reads looks at the key once more after the entry:
-//! what it has found was the key's own.
+//! and exchange), and then looks at all ways that the key may have. If another one has it, too, whoever looked leaves a
+//! [`TOMBSTONE`]; if not, it puts the entry in. Two that look so cannot both miss the other: each has put its key in before, so
+//! at most one way of a key ever gets an entry, and a way that has one is never given up by who took it. A frame whose
+//! address two wanted to enter in the same moment may have taught nothing: the next one does. Who reads looks at the key once
+//! more after the entry: what it has found was the key's own.
+//!
+//! Userspace, one process at a time, may put its entry in the place of one that is there. A way of the key that has none yet
+//! it takes away: whoever wanted to give it one writes to a tombstone.
 //!
 //! Userspace alone frees. It puts a tombstone in the key's place, waits until no program runs any more that may have found
 //! the key and may yet write, and empties the way. So nobody writes what is known of one address to the way of another.

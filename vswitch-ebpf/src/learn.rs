@@ -36,11 +36,11 @@ impl Origin {
 pub enum OriginKind {
     /// It is not.
     Fresh,
-    /// An access port had sent it up.
+    /// A downlink had sent it up.
     Sibling,
     /// The host had sent it.
     Host,
-    /// Its address was last heard at an access port in bridge mode: it has moved out, or an access port had sent it up.
+    /// Its address was last heard at a downlink in bridge mode: it has moved out, or a downlink had sent it up.
     Moved,
     /// A private port pretends to be somebody else.
     Spoofed,

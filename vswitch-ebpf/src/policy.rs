@@ -2,10 +2,10 @@
 //!
 //! | from | to | allowed |
 //! |---|---|---|
-//! | access port | sibling | if both are in bridge mode; everything else leaves by the uplinks |
-//! | access port | uplink | always |
-//! | access port, host | each other | with host access, unless the port is in passthru mode |
-//! | uplink | access port | unless the frame is a reflection that the port must not have, see [`echoes_to`] |
+//! | downlink | sibling | if both are in bridge mode; everything else leaves by the uplinks |
+//! | downlink | uplink | always |
+//! | downlink, host | each other | with host access, unless the port is in passthru mode |
+//! | uplink | downlink | unless the frame is a reflection that the port must not have, see [`echoes_to`] |
 //! | any | source mode port | only from the senders that it lists |
 //!
 //! On top of that: never back out of the ingress port without `hairpin`, never between two `isolated` ports, never
@@ -26,7 +26,7 @@ pub const fn compat(settings: u32) -> bool {
     settings & settings_flags::MACVLAN_COMPAT != 0
 }
 
-/// Whether the host and access ports exchange frames directly: macvlan's never do.
+/// Whether the host and downlinks exchange frames directly: macvlan's never do.
 #[inline(always)]
 pub const fn host_access(settings: u32) -> bool {
     settings & settings_flags::HOST_ACCESS != 0 && !compat(settings)
@@ -38,7 +38,7 @@ pub const fn reaches_host(flags: u32, mode: u8, settings: u32) -> bool {
     flags & port_flags::UPLINK != 0 || host_access(settings) && mode != mode::PASSTHRU
 }
 
-/// Whether two access ports exchange frames directly.
+/// Whether two downlinks exchange frames directly.
 #[inline(always)]
 pub const fn siblings(from: &Packet, to: &Port) -> bool {
     from.mode == mode::BRIDGE && to.mode == mode::BRIDGE
@@ -198,7 +198,7 @@ fn receives_from_host(tables: &impl Look, packet: &Packet, slot: u16, port: &Por
         && packet.wire_len <= longest(port)
 }
 
-/// Whether an access port has a flooded frame that came in by an uplink: by who had sent it up (the last column
+/// Whether a downlink has a flooded frame that came in by an uplink: by who had sent it up (the last column
 /// of the table in docs/semantics.md, Modes).
 #[inline(always)]
 const fn echoes_to(packet: &Packet, slot: u16, port: &Port) -> bool {

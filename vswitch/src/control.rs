@@ -4,30 +4,29 @@ use std::io::Write as _;
 
 use anyhow::{Result, bail};
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, FdbEntry, FdbKey, fdb_flags},
+    abi::{ABI_VERSION, FdbEntry, FdbKey},
     frame::MacAddr,
 };
 
 use crate::{
-    apply,
-    config::SwitchConfig,
+    change::{self, host_owns, plan::plan, port_owns, recover::recover},
+    config::{StaticEntry, SwitchConfig},
     dataplane::{
-        Access, Dataplane, Homeless, Incomplete, journal, migrate,
+        Access, Dataplane, Homeless, Incomplete,
+        image::Write,
+        migrate,
         pins::Pins,
         programs,
         state::{EntryKind, entry_kind},
     },
-    failure::with_undo,
     inspect,
     lock::Lock,
     net::Netlink,
-    plan::plan,
     privileges,
-    recover::recover,
 };
 
 pub use crate::controller::{RunOptions, run};
-pub use crate::inspect::{fdb, ports, show, stats};
+pub use crate::inspect::{Meter, fdb, fdb_entry, ports, show, stats};
 
 /// Which switch, seen from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
 /// Takes a switch away, also one that a crash left half made.
 pub async fn down(scope: &Scope) -> Result<Report> {
     privileges::may_change()?;
-    let _lock = Lock::change(&scope.switch)?;
+    let _lock = Lock::change(&scope.switch).await?;
     let pins = Pins::of(&scope.switch);
     let half = pins.scratch().exist()?;
     pins.scratch().clear()?;
@@ -79,12 +78,12 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     let mut report = Report::default();
     let left = match Dataplane::open_any(&scope.switch, Access::Write) {
         Ok(dataplane) => {
-            report.ops = dataplane.config().map(|config| plan_down(&config)).unwrap_or_default();
-            apply::destroy(dataplane, &netlink).await?
+            report.ops = dataplane.intent().map(|config| plan_down(&config)).unwrap_or_default();
+            change::destroy(dataplane, &netlink).await?
         }
         Err(err) if err.is::<Incomplete>() => {
             let records = Dataplane::salvage(&scope.switch)?;
-            apply::salvage(&scope.switch, &pins, records, &netlink, &mut report.notes).await?
+            change::salvage(&scope.switch, &pins, records, &netlink, &mut report.notes).await?
         }
         Err(err) if err.is::<Homeless>() => {
             pins.remove()?;
@@ -110,7 +109,7 @@ pub async fn down(scope: &Scope) -> Result<Report> {
 pub async fn change(scope: &Scope, change: impl FnOnce(&mut SwitchConfig) -> Result<()>) -> Result<Report> {
     let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
-    let actual = dataplane.config()?;
+    let actual = dataplane.intent()?;
     let mut desired = actual.clone();
     change(&mut desired)?;
     desired.check()?;
@@ -122,7 +121,7 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
     desired.check()?;
     if dry_run {
         let exists = Dataplane::exists(&scope.switch)?;
-        let actual = if exists { Some(inspect::open(scope)?.config()?) } else { None };
+        let actual = if exists { Some(inspect::open(scope)?.intent()?) } else { None };
         let ops = plan(actual.as_ref(), &desired)?;
         return Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes: Vec::new() });
     }
@@ -131,7 +130,7 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
         return create(desired).await;
     }
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
-    let actual = dataplane.config()?;
+    let actual = dataplane.intent()?;
     converge(&mut dataplane, &actual, &desired).await
 }
 
@@ -177,7 +176,7 @@ async fn go_over(name: &str, programs: bool, migrating: impl FnOnce()) -> Result
 
 /// The switch as a configuration.
 pub async fn export(scope: &Scope) -> Result<SwitchConfig> {
-    inspect::open(scope)?.config()
+    inspect::open(scope)?.intent()
 }
 
 /// Adds an FDB entry, static or ageing.
@@ -185,35 +184,42 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
     let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = dataplane.member(ifname)?.slot;
-    let key = FdbKey { mac, vlan };
-    let flags = if is_static { fdb_flags::STATIC } else { 0 };
-    if let Some(entry) = dataplane.maps.fdb.get(key)? {
+    let (key, intent) = (FdbKey { mac, vlan }, dataplane.intent()?);
+    if let Some(entry) = dataplane.fdb_entry(key)? {
         changeable(key, entry)?;
-        if entry_kind(entry) == EntryKind::Static {
-            if is_static && entry.slot() == slot {
-                return Ok(());
-            }
-            let owner = dataplane.members()?.into_iter().find(|member| member.slot == entry.slot());
-            let owner = owner.map(|member| member.ifname()).unwrap_or_default();
-            bail!(
-                "fdb {mac}: is bound to port {owner} already: delete that entry first (vswitch fdb del {mac})"
-            );
-        }
     }
-    dataplane.maps.fdb_set(key, FdbEntry::new(slot, flags, dataplane.now()))
+    if let Some(entry) = bound(&intent, key) {
+        if is_static && entry.ifname == ifname {
+            return Ok(());
+        }
+        bail!(
+            "fdb {mac}: is bound to port {} already: delete that entry first (vswitch fdb del {mac})",
+            entry.ifname
+        );
+    }
+    if !is_static {
+        return dataplane.write(&Write::Teach(key, slot));
+    }
+    let mut desired = intent.clone();
+    desired.fdb.push(StaticEntry { mac, vlan, ifname: ifname.to_owned() });
+    converge(&mut dataplane, &intent, &desired).await.map(drop)
 }
 
 /// Removes an FDB entry.
 pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
     let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
-    let key = FdbKey { mac, vlan };
-    let Some(entry) = dataplane.maps.fdb.get(key)? else {
+    let (key, intent) = (FdbKey { mac, vlan }, dataplane.intent()?);
+    if bound(&intent, key).is_some() {
+        let mut desired = intent.clone();
+        desired.fdb.retain(|entry| (entry.mac, entry.vlan) != (mac, vlan));
+        return converge(&mut dataplane, &intent, &desired).await.map(drop);
+    }
+    let Some(entry) = dataplane.fdb_entry(key)? else {
         bail!("fdb {mac}: no such entry (vswitch fdb show lists them)");
     };
     changeable(key, entry)?;
-    dataplane.maps.fdb.del([key])?;
-    Ok(())
+    dataplane.write(&Write::Forget(vec![key]))
 }
 
 /// Removes all learned entries, or those of one port. Returns how many.
@@ -221,17 +227,20 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
     let _lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = ifname.map(|ifname| dataplane.member(ifname)).transpose()?.map(|member| member.slot);
-    let mut entries = dataplane.maps.fdb.all()?;
+    let mut entries = dataplane.fdb_entries()?;
     entries.retain(|(_, entry)| {
         slot.is_none_or(|slot| slot == entry.slot()) && entry_kind(*entry) == EntryKind::Learned
     });
-    dataplane.maps.fdb.del(entries.into_iter().map(|(key, _)| key))
+    let keys: Vec<_> = entries.into_iter().map(|(key, _)| key).collect();
+    let count = keys.len() as u64;
+    dataplane.write(&Write::Forget(keys))?;
+    Ok(count)
 }
 
 /// What every change begins with: the lock, and an end to what was interrupted.
 async fn begin(scope: &Scope) -> Result<Lock> {
     privileges::may_change()?;
-    let lock = Lock::change(&scope.switch)?;
+    let lock = Lock::change(&scope.switch).await?;
     tell(&recover(&scope.switch).await?);
     Ok(lock)
 }
@@ -246,7 +255,7 @@ pub(crate) fn tell(notes: &[String]) {
 async fn create(config: SwitchConfig) -> Result<Report> {
     config.check()?;
     let ops = plan(None, &config)?;
-    let notes = apply::create(&Netlink::open()?, &config, &ops).await?;
+    let notes = change::create(&Netlink::open()?, &config).await?;
     Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
 }
 
@@ -259,13 +268,7 @@ async fn converge(
     if ops.is_empty() {
         return Ok(Report::default());
     }
-    journal::write(&dataplane.pins, desired)?;
-    let applied = apply::apply(dataplane, &Netlink::open()?, &ops).await;
-    let forgotten = journal::remove(&dataplane.pins);
-    let notes = match applied {
-        Ok(notes) => forgotten.map(|()| notes)?,
-        Err(err) => return Err(with_undo(err, forgotten.map(|()| Vec::new()))),
-    };
+    let notes = change::make(dataplane, &Netlink::open()?, [actual, desired]).await?;
     Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
 }
 
@@ -273,16 +276,17 @@ fn plan_down(config: &SwitchConfig) -> Vec<String> {
     config.ports.iter().rev().map(|port| format!("- port {}", port.ifname)).collect()
 }
 
+/// The entry that the user has bound to a port.
+fn bound(intent: &SwitchConfig, key: FdbKey) -> Option<&StaticEntry> {
+    intent.fdb.iter().find(|entry| (entry.mac, entry.vlan) == (key.mac, key.vlan))
+}
+
 /// Fails if an entry is not the user's to change by `fdb`.
 fn changeable(key: FdbKey, entry: FdbEntry) -> Result<()> {
     let mac = key.mac;
     match entry_kind(entry) {
         EntryKind::Learned | EntryKind::Static => Ok(()),
-        EntryKind::Local => {
-            bail!("fdb {mac}: is the host's own address: it stays while the uplink is a port")
-        }
-        EntryKind::Known | EntryKind::Derived => {
-            bail!("fdb {mac}: is a port's known address: change the port (vswitch port set IF --mac ...)")
-        }
+        EntryKind::Local => bail!("{}", host_owns(mac)),
+        EntryKind::Known => bail!("{}", port_owns(mac)),
     }
 }

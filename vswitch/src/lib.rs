@@ -1,30 +1,22 @@
 //! The controller of vswitch: it loads the dataplane, keeps its maps as the user wants them, and shows what they hold.
 //!
-//! The configuration's path: `cli` or TOML -> `config` -> `plan` -> `apply` -> `dataplane`.
+//! The configuration's path: `cli` or TOML -> `config` -> `change` -> `dataplane`.
 
 pub mod cli;
 pub mod config;
-pub mod plan;
 
-mod addresses;
-mod apply;
-mod attach;
-pub mod bench;
+pub mod change;
 pub mod dataplane;
-mod interface;
 pub mod net;
 
 pub mod control;
 mod controller;
 pub mod failure;
-mod faults;
 mod inspect;
 mod lock;
 mod packet_log;
-mod privileges;
-mod recover;
+pub mod privileges;
 mod service;
 #[cfg(test)]
 mod skip;
-mod uplink;
 pub mod view;

@@ -29,9 +29,10 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// The right to change the switch. Waits for a command that has it.
-    pub(crate) fn change(switch: &str) -> Result<Self> {
-        match Self::acquire(switch, "lock", PATIENCE)? {
+    /// The right to change the switch. Waits for a command that has it; whoever does not want to wait any more may drop the
+    /// future.
+    pub(crate) async fn change(switch: &str) -> Result<Self> {
+        match Self::acquire(switch, "lock", PATIENCE).await? {
             Ok(lock) => Ok(lock),
             Err(owner) => bail!(
                 r#"switch "{switch}": {owner} is changing it and has not finished in {} s: try again when it has, or end it"#,
@@ -41,8 +42,8 @@ impl Lock {
     }
 
     /// The right to be the switch's controller. Does not wait.
-    pub(crate) fn run(switch: &str) -> Result<Self> {
-        match Self::acquire(switch, "run", Duration::ZERO)? {
+    pub(crate) async fn run(switch: &str) -> Result<Self> {
+        match Self::acquire(switch, "run", Duration::ZERO).await? {
             Ok(lock) => Ok(lock),
             Err(owner) => {
                 bail!(r#"switch "{switch}": {owner} is its controller already: end that one first"#)
@@ -62,7 +63,7 @@ impl Lock {
     }
 
     /// The inner error is who has the lock.
-    fn acquire(switch: &str, name: &str, patience: Duration) -> Result<Result<Self, String>> {
+    async fn acquire(switch: &str, name: &str, patience: Duration) -> Result<Result<Self, String>> {
         let dir = Path::new(RUN).join(switch);
         let path = dir.join(name);
         let start = Instant::now();
@@ -92,7 +93,7 @@ impl Lock {
             if start.elapsed() >= patience {
                 return Ok(Err(owner(&file)));
             }
-            std::thread::sleep(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
@@ -171,8 +172,10 @@ mod tests {
         std::thread::scope(|scope| {
             for switch in switches.iter().chain(&switches) {
                 scope.spawn(move || {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                     for _ in 0..1_000 {
-                        drop(Lock::change(switch).unwrap());
+                        drop(runtime.block_on(Lock::change(switch)).unwrap());
                     }
                 });
             }

@@ -35,11 +35,11 @@ impl log::Log for StdErr {
 
 impl PacketLog {
     /// Replaces the switch's programs by logging ones, if `wanted`.
-    pub(crate) fn new(dataplane: &Dataplane, wanted: bool) -> Result<Self> {
+    pub(crate) async fn new(dataplane: &Dataplane, wanted: bool) -> Result<Self> {
         if !wanted {
             return Ok(Self(None));
         }
-        let _lock = Lock::change(&dataplane.name)?;
+        let _lock = Lock::change(&dataplane.name).await?;
         // Also if there are logging ones: they belong to a controller that was killed, and their lines go nowhere.
         let mut ebpf = programs::load(dataplane, true)?;
         let logger = EbpfLogger::init_with_logger(&mut ebpf, StdErr).context("open the packets' log")?;
@@ -56,9 +56,9 @@ impl PacketLog {
     }
 
     /// Puts the silent programs back, and prints what is left.
-    pub(crate) fn stop(self, scope: &Scope) -> Result<()> {
+    pub(crate) async fn stop(self, scope: &Scope) -> Result<()> {
         let Some((mut logger, _ebpf)) = self.0 else { return Ok(()) };
-        let _lock = Lock::change(&scope.switch)?;
+        let _lock = Lock::change(&scope.switch).await?;
         let dataplane = Dataplane::open(&scope.switch, Access::Write)?;
         // Another build's may have taken their place.
         if programs::are_current(&dataplane.pins, true) {

@@ -25,7 +25,7 @@ const LOOK: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PT
 const READING_IS_FREE: KernelVersion = KernelVersion::new(5, 19, 0);
 
 /// Fails early and in plain words where the kernel would say EPERM somewhere on the way.
-pub(crate) fn may_change() -> Result<()> {
+pub fn may_change() -> Result<()> {
     let effective = caps::read(None, CapSet::Effective).context("read this process's capabilities")?;
     if CHANGE.iter().all(|cap| effective.contains(cap)) {
         return Ok(());

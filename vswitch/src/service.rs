@@ -6,23 +6,23 @@ use sd_notify::NotifyState;
 
 /// The switch is as it shall be, and the controller at work.
 pub(crate) fn ready(switch: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&status(switch, ""))]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&status(switch, ""))]);
 }
 
 /// The controller has seen to every port; `wrong` is what it could not put right, a line for each.
 pub(crate) fn progress(switch: &str, wrong: &str) {
-    tell(&[NotifyState::Watchdog, NotifyState::Status(&status(switch, wrong))]);
+    notify(&[NotifyState::Watchdog, NotifyState::Status(&status(switch, wrong))]);
 }
 
 /// The controller could not see to the ports. If that stays so, the manager may try with another one.
 pub(crate) fn stuck(switch: &str, why: &str) {
-    tell(&[NotifyState::Status(&status(switch, why))]);
+    notify(&[NotifyState::Status(&status(switch, why))]);
 }
 
 /// The controller ends, and the switch goes on.
 pub(crate) fn stopping(switch: &str) {
     let status = format!("switch {switch}: forwards without a controller");
-    tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+    notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
 }
 
 /// How often the manager wants to hear of progress at least: twice in the time after which it takes the controller for
@@ -40,7 +40,7 @@ fn status(switch: &str, wrong: &str) -> String {
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     // A manager that does not listen is no reason to stop switching.
     let _unheard = sd_notify::notify(states);
 }

@@ -116,9 +116,9 @@ pub struct StatsView {
     /// The port's interface, or [`HOST`].
     pub ifname: String,
     /// Received from it and decided.
-    pub rx: Received,
+    pub rx: RxFrames,
     /// Handed to it.
-    pub tx: Sent,
+    pub tx: TxFrames,
     /// Received frames that went to at least one port.
     pub forwarded: u64,
     /// Received frames that went to the host alone.
@@ -131,7 +131,7 @@ pub struct StatsView {
 
 /// Frames that came in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Received {
+pub struct RxFrames {
     /// Frames; a GSO super-frame is one.
     pub packets: u64,
     /// Bytes with Ethernet headers.
@@ -140,7 +140,7 @@ pub struct Received {
 
 /// Frames that went out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Sent {
+pub struct TxFrames {
     /// Frames; a GSO super-frame is one.
     pub packets: u64,
     /// Bytes with Ethernet headers.
@@ -186,7 +186,7 @@ pub struct PortCounts {
     /// Those towards the outside.
     pub uplinks: u32,
     /// The others.
-    pub access: u32,
+    pub downlinks: u32,
     /// Those through which frames can flow.
     pub forwarding: u32,
     /// Those with faults.
@@ -198,8 +198,12 @@ impl StatsView {
     pub fn new(ifname: &str, counters: &Counters) -> Self {
         Self {
             ifname: ifname.to_owned(),
-            rx: Received { packets: counters.rx_packets, bytes: counters.rx_bytes },
-            tx: Sent { packets: counters.tx_packets, bytes: counters.tx_bytes, errors: counters.tx_errors },
+            rx: RxFrames { packets: counters.rx_packets, bytes: counters.rx_bytes },
+            tx: TxFrames {
+                packets: counters.tx_packets,
+                bytes: counters.tx_bytes,
+                errors: counters.tx_errors,
+            },
             forwarded: counters.forwarded,
             host: counters.host,
             fdb_full: counters.fdb_full,
@@ -225,7 +229,7 @@ impl PortCounts {
         Self {
             count: count(|_| true),
             uplinks: count(|port| port.role == Role::Uplink),
-            access: count(|port| port.role == Role::Access),
+            downlinks: count(|port| port.role == Role::Downlink),
             forwarding: count(|port| port.state == PortState::Forwarding),
             degraded: count(|port| port.state == PortState::Degraded),
         }

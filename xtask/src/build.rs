@@ -2,7 +2,8 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use object::{build::elf, elf::SHT_STRTAB};
 
 use crate::{
     cargo, probe,
@@ -48,7 +49,7 @@ fn build(args: &Args) -> Result<Built> {
     let toolchain = setup::toolchain()?;
     let object = bpf_objects(&toolchain)?;
     let mut command = cargo::cargo("build");
-    command.args(["--package", "vswitch"]);
+    command.args(["--package", "vswitch-command"]);
     if !debug {
         command.arg("--release");
     }
@@ -57,7 +58,7 @@ fn build(args: &Args) -> Result<Built> {
     Ok(Built { object, binary })
 }
 
-/// The objects that vswitch's build script embeds. It finds them at these paths by itself: passing the paths by
+/// The objects that build scripts embed. They find them at these paths by themselves: passing the paths by
 /// environment would rebuild vswitch whenever plain `cargo` and xtask alternate. Returns the dataplane's.
 fn bpf_objects(toolchain: &Toolchain) -> Result<PathBuf> {
     let mut command = bpf_cargo(toolchain, "build");
@@ -68,6 +69,7 @@ fn bpf_objects(toolchain: &Toolchain) -> Result<PathBuf> {
         let built = bpf_target().join(TARGET).join("release").join(bin);
         let object = directory.join(object);
         let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+        let bytes = without_dwarf(&bytes).with_context(|| format!("strip {}", built.display()))?;
         // An unchanged file keeps its time stamp, and with it vswitch stays built.
         if fs::read(&object).ok().as_ref() != Some(&bytes) {
             fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
@@ -75,6 +77,25 @@ fn bpf_objects(toolchain: &Toolchain) -> Result<PathBuf> {
         }
     }
     Ok(directory.join("vswitch.o"))
+}
+
+/// The kernel and its tools read BTF. DWARF, from which the linker has made it, is three quarters of an object.
+fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
+    let mut elf = elf::Builder::read(object)?;
+    for section in &mut elf.sections {
+        section.delete = section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
+    }
+    elf.delete_orphans();
+    ensure!(elf.sections.iter().any(|section| *section.name == *b".BTF"), "it has no BTF");
+    // LLVM has one table for the names of sections and symbols, the writer two.
+    let names = elf.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// `cargo <subcommand>` for the BPF side of vswitch-ebpf, with the toolchain of the chosen route.

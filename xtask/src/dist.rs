@@ -1,7 +1,7 @@
 //! What is installed: shell completions and man pages, from the one grammar of the command line, and a Debian package with
 //! them, the binary and `vswitch/dist`.
 //!
-//! That grammar is in package vswitch, on which xtask must not depend otherwise (see `features` in Cargo.toml). So
+//! That grammar is in package vswitch-command, on which xtask must not depend otherwise (see `features` in Cargo.toml). So
 //! without the feature `dist` this runs xtask again, with it.
 
 use std::{
@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use crate::{build, cargo, packages, probe, step, test};
 
-/// Made from `[package.metadata.deb]` in vswitch/Cargo.toml.
+/// Made from `[package.metadata.deb]` in vswitch/command/Cargo.toml.
 const CARGO_DEB: &str = "3.8.0";
 
 #[derive(clap::Args)]
@@ -70,7 +70,7 @@ fn package() -> Result<PathBuf> {
     let mut deb = cargo_deb()?;
     // The binary is the one with the BPF object in it, which cargo alone would build without.
     let package = directory().join("vswitch.deb");
-    deb.args(["--no-build", "--strip", "--quiet", "--package", "vswitch", "--output"]).arg(&package);
+    deb.args(["--no-build", "--strip", "--quiet", "--package", "vswitch-command", "--output"]).arg(&package);
     deb.current_dir(cargo::root()).env("CARGO_TARGET_DIR", cargo::target());
     cargo::run(&mut deb, "cargo deb")?;
     Ok(package)
@@ -139,11 +139,11 @@ mod generate {
             fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         }
         for (shell, place) in SHELLS {
-            let path = generate_to(shell, &mut vswitch::cli::command(), "vswitch", &completions)
+            let path = generate_to(shell, &mut vswitch_command::command(), "vswitch", &completions)
                 .with_context(|| format!("write the completion for {shell}"))?;
             println!("{}  goes to {place}", path.display());
         }
-        clap_mangen::generate_to(vswitch::cli::command(), &man)
+        clap_mangen::generate_to(vswitch_command::command(), &man)
             .with_context(|| format!("write man pages to {}", man.display()))?;
         let pages = fs::read_dir(&man).with_context(|| format!("read {}", man.display()))?.count();
         println!("{}/*.1  {pages} pages, go to /usr/share/man/man1", man.display());

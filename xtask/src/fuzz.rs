@@ -2,7 +2,11 @@
 //!
 //! Without a sanitizer, which is nightly's: the targets are safe code, and what they look for are panics and differences.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -37,10 +41,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Adds to the corpus what reaches new code, and then takes out what others reach as well.
+/// Adds to the target's seeds what reaches new code, and then takes out what others reach as well.
 fn fuzz(target: &str, seconds: u32) -> Result<()> {
+    // Where cargo-fuzz looks for it.
     let corpus = directory().join("corpus").join(target);
-    fs::create_dir_all(&corpus).with_context(|| format!("make {}", corpus.display()))?;
+    let seeds = directory().join("seeds").join(target).with_extension("tar");
+    unpack(&seeds, &corpus)?;
     let longest = format!("-max_len={}", longest(target));
     let mut run = cargo_fuzz("run", target);
     run.args(["--", &longest, &format!("-max_total_time={seconds}"), "-timeout=10"]);
@@ -50,7 +56,36 @@ fn fuzz(target: &str, seconds: u32) -> Result<()> {
     let mut minimise = cargo_fuzz("cmin", target);
     // Of inputs that reach the same code, how often does not count: a small corpus is replayed by every CI run.
     minimise.args(["--", &longest, "-set_cover_merge=1", "-use_counters=0"]);
-    cargo::run(&mut minimise, &format!("minimising the corpus of {target}"))
+    cargo::run(&mut minimise, &format!("minimising the corpus of {target}"))?;
+    pack(&corpus, &seeds)
+}
+
+/// Adds the inputs in an archive to those in a directory; what an interrupted run has found stays there.
+fn unpack(archive: &Path, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    if !archive.exists() {
+        return Ok(());
+    }
+    let mut tar = cargo::clean("tar");
+    tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(directory);
+    cargo::run(&mut tar, &format!("unpacking {}", archive.display()))
+}
+
+/// Makes the archive of the inputs in a directory: the same of the same inputs, whoever makes it.
+fn pack(directory: &Path, archive: &Path) -> Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
+    let mut names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    names.sort();
+    let mut tar = cargo::clean("tar");
+    tar.args(["--create", "--format=ustar", "--mtime=@0", "--mode=644", "--owner=0", "--group=0"]);
+    tar.arg("--numeric-owner")
+        .arg("--file")
+        .arg(archive)
+        .arg("--directory")
+        .arg(directory)
+        .arg("--")
+        .args(&names);
+    cargo::run(&mut tar, &format!("packing {}", archive.display()))
 }
 
 fn cargo_fuzz(verb: &str, target: &str) -> Command {
@@ -87,10 +122,26 @@ fn directory() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+
     use super::*;
 
     #[test]
     fn targets_are_found_by_their_files() {
         assert_eq!(targets().unwrap(), ["cli", "config", "decide", "frames", "mac"]);
+    }
+
+    #[test]
+    fn seeds_that_are_unpacked_and_packed_are_the_same() {
+        let inputs = env::temp_dir().join(format!("vswitch-seeds-{}", std::process::id()));
+        for target in targets().unwrap() {
+            let seeds = directory().join("seeds").join(&target).with_extension("tar");
+            unpack(&seeds, &inputs).unwrap();
+            let again = inputs.with_extension("tar");
+            pack(&inputs, &again).unwrap();
+            assert_eq!(fs::read(&seeds).unwrap(), fs::read(&again).unwrap(), "{target}");
+            fs::remove_file(&again).unwrap();
+            fs::remove_dir_all(&inputs).unwrap();
+        }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{
     env, fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, Built},
@@ -15,6 +16,9 @@ use crate::{
     route::Privilege,
     setup,
 };
+
+/// What the property tests' fresh cases are made from.
+const SEED: &str = "VSWITCH_SEED";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -73,16 +77,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None
     };
 
+    let seed = seed()?;
+    println!("fresh cases of the property tests: VSWITCH_SEED={seed} repeats them");
     let mut results = Vec::new();
     for level in wanted {
         println!("\n== level {}: {} ==", level.number, level.name);
         let started = Instant::now();
         let outcome = if level.needs_root && privilege == Privilege::None {
             Outcome::LeftOut("it needs root, and sudo gives it not: run `cargo xtask test` as root")
-        } else if !args.filter.is_empty() && finds_none(command(level, privilege, built.as_ref(), args)) {
+        } else if !args.filter.is_empty() && finds_none(command(level, privilege, built.as_ref(), args, seed))
+        {
             Outcome::Empty
         } else {
-            match cargo::run(&mut command(level, privilege, built.as_ref(), args), "cargo test") {
+            match cargo::run(&mut command(level, privilege, built.as_ref(), args, seed), "cargo test") {
                 Ok(()) => Outcome::Passed,
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
@@ -138,9 +145,18 @@ fn finds_none(mut list: Command) -> bool {
     })
 }
 
-fn command(level: &Level, privilege: Privilege, built: Option<&Built>, args: &Args) -> Command {
+/// New each time, unless the user wants those of a run before.
+fn seed() -> Result<u64> {
+    match env::var(SEED) {
+        Ok(text) => text.parse().with_context(|| format!("{SEED}={text}: not a number")),
+        Err(_) => Ok(RandomState::new().build_hasher().finish()),
+    }
+}
+
+fn command(level: &Level, privilege: Privilege, built: Option<&Built>, args: &Args, seed: u64) -> Command {
     let mut command = cargo::cargo("test");
-    let mut variables = Vec::new();
+    // The second is for the tests that leave all to proptest.
+    let mut variables = vec![format!("{SEED}={seed}"), format!("PROPTEST_RNG_SEED={seed}")];
     if let Some(built) = built {
         variables.push(format!("VSWITCH_BIN={}", built.binary.display()));
         variables.push(format!("VSWITCH_BPF_OBJECT={}", built.object.display()));
@@ -216,7 +232,7 @@ mod tests {
     use super::*;
 
     fn words(level: usize, privilege: Privilege, args: &Args) -> Vec<String> {
-        let command = command(&LEVELS[level - 1], privilege, None, args);
+        let command = command(&LEVELS[level - 1], privilege, None, args, 7);
         command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
     }
 

@@ -81,7 +81,7 @@ fn understood(bytes: &[u8]) -> Frame {
     }
 }
 
-/// An uplink, and an access port in each mode that has siblings.
+/// An uplink, and a downlink in each mode that has siblings.
 fn switch(kind: u8) -> Model {
     let port = |mode| Port { mode, ..PLAIN };
     let ports = [

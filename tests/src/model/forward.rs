@@ -122,7 +122,7 @@ impl Model {
         if all.is_empty() { Err(nobody(origin)) } else { Ok(all) }
     }
 
-    /// From an access port: directly to whom it meets, all else by the wire.
+    /// From a downlink: directly to whom it meets, all else by the wire.
     fn station_sends(&self, slot: u16, frame: &Frame) -> Fate {
         let (from, port) = (Member::Port(slot), &self.ports[&slot]);
         if self.stays_on_the_link(frame) {
@@ -243,7 +243,7 @@ impl Model {
         }
     }
 
-    /// Whether the host and any access port meet: macvlan's never do.
+    /// Whether the host and any downlink meet: macvlan's never do.
     fn meets_ports(&self) -> bool {
         self.host_access && !self.compat
     }

@@ -19,7 +19,8 @@ use vswitch_ebpf::{
     verdict::DropReason,
 };
 use vswitch_tests::{
-    cases::{Case, PLAIN, Step, case, runner},
+    cases::{Case, PLAIN, Step, case},
+    dice::dice,
     frame::{BROADCAST, MULTICAST, Mac, UNKNOWN},
     host_tables::ifindex,
     model::{Entry, Frame, Kind, Member, Model, Port, Receiver},
@@ -46,16 +47,17 @@ fn the_programs_are_the_model() {
     require!(&needs());
     in_namespace(|object| {
         let (object, seen) = (RefCell::new(object), RefCell::new(Seen::default()));
-        let mut runner = runner(4_000);
-        runner
-            .run(&case(), |case| {
+        let [same, fresh] = dice(3000, 1000, "kernel");
+        let many = same.cases() >= 1000;
+        for dice in [same, fresh] {
+            dice.throw(&case(), |case| {
                 in_lock_step(&mut object.borrow_mut(), &case.slowed(UNIT), &mut seen.borrow_mut())
-            })
-            .unwrap_or_else(|failure| panic!("{failure}"));
+            });
+        }
         let Seen { codes, clones } = seen.into_inner();
         println!("codes {codes:?}, clones {clones:?}");
         // Fewer cases say less of the generator, and as much of the programs in each.
-        if runner.config().cases >= 1000 {
+        if many {
             let both = |slot| [Receiver::Port(slot), Receiver::Host { uplink: slot }];
             let rare = SLOTS.flat_map(both).filter(|receiver| !clones.contains_key(receiver));
             assert_eq!(rare.collect::<Vec<_>>(), [], "everybody had clones");

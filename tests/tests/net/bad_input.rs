@@ -47,7 +47,7 @@ impl Bench {
         );
     }
 
-    /// With a switch that has an uplink and two access ports, one of them with an address.
+    /// With a switch that has an uplink and two downlinks, one of them with an address.
     pub(crate) fn up() -> Self {
         let bench = Self::new();
         bench.run("up --uplink h1 h2 h3");

@@ -8,7 +8,7 @@ use vswitch_tests::{
     vswitch::{self, Vswitch},
 };
 
-use crate::bad_input::{Bench, NEEDS, same};
+use crate::bad_input::{Bench, NEEDS, TempFile, same};
 
 #[test]
 fn those_that_no_station_has() {
@@ -81,6 +81,27 @@ fn those_that_another_has() {
     bench.refuses("fdb get 02:00:00:00:09:09", 1, &line);
     let line = format!(r#""h5": not a port of switch "{name}" (vswitch port show lists them)"#);
     bench.refuses("fdb add 02:00:00:00:09:09 h5 --static", 1, &line);
+}
+
+/// By a file as by a command: it would cut the host off, and taking it back would leave nobody with the address.
+#[test]
+fn the_hosts_own_in_a_file() {
+    require!(NEEDS);
+    let bench = Bench::up();
+    let host = colons(Bench::mac(1));
+    let of_host = format!("fdb {host}: is the host's own address: it stays while the uplink is a port");
+    let exported = String::from_utf8(bench.run("export").stdout).unwrap();
+    for ifname in ["h3", "h1"] {
+        let file = TempFile::new(&format!("{exported}\n[[fdb]]\nmac = \"{host}\"\nport = \"{ifname}\"\n"));
+        bench.refuses(&format!("apply {}", file.path()), 1, &of_host);
+    }
+    // Also where the uplink comes with the entry, and where the switch does.
+    bench.run("port del h1");
+    let file = TempFile::new(&format!("{exported}\n[[fdb]]\nmac = \"{host}\"\nport = \"h3\"\n"));
+    bench.refuses(&format!("apply {}", file.path()), 1, &of_host);
+    bench.run("down");
+    bench.refuses(&format!("apply {}", file.path()), 1, &of_host);
+    bench.assert_gone();
 }
 
 #[test]

@@ -84,6 +84,26 @@ fn what_is_no_toml_or_no_file() {
     bench.assert_gone();
 }
 
+/// What files were right with is not refused: `access` was the word for a downlink.
+#[test]
+fn a_word_of_an_older_release_is_read_with_a_note() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    let file = TempFile::new("[[port]]\nname = \"h2\"\nrole = \"access\"\n");
+    for verb in ["check", "apply"] {
+        let output = bench.command(&format!("{verb} {}", file.path())).output().unwrap();
+        let note = format!("note: {}:3: role \"access\" is called \"downlink\" now\n", file.path());
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(0), &*note)
+        );
+    }
+    let export = bench.run("export").stdout;
+    assert!(!String::from_utf8_lossy(&export).contains("role"), "the default is not written");
+    bench.run("down");
+    bench.assert_gone();
+}
+
 #[test]
 fn a_file_for_another_switch() {
     require!(NEEDS);

@@ -45,12 +45,19 @@ fn single_pins_removed() {
         "DEVMAP",
         "FDB",
         "FDB_USED",
+        "FILTERS",
+        "GENERATION",
         "IDENTITY",
+        "INTENT",
         "INTERFACES",
+        "LISTS",
+        "MEMBERS",
         "PORTS",
         "PRESENT",
         "SETTINGS",
         "SOURCES",
+        "STATES",
+        "VERDICTS",
     ] {
         whole(&bench, &there);
         fs::remove_file(bench.pins().join("maps").join(map)).unwrap();

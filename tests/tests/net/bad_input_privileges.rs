@@ -93,9 +93,19 @@ fn nobody_changes_nothing_and_reads_what_the_modes_allow() {
     for dir in [pins.parent().unwrap().parent().unwrap(), pins.parent().unwrap(), &pins, &pins.join("maps")] {
         open(dir, 0o005);
     }
-    for map in
-        ["COUNTERS", "FDB", "IDENTITY", "INTERFACES", "PORTS", "PRESENT", "RECORDS", "SETTINGS", "SOURCES"]
-    {
+    for map in [
+        "COUNTERS",
+        "FDB",
+        "FILTERS",
+        "IDENTITY",
+        "INTENT",
+        "INTERFACES",
+        "PORTS",
+        "PRESENT",
+        "RECORDS",
+        "SETTINGS",
+        "SOURCES",
+    ] {
         open(&pins.join("maps").join(map), 0o004);
     }
     for args in READS {

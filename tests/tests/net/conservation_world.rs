@@ -18,7 +18,7 @@ use vswitch_tests::{
     wire::{Ear, Station},
 };
 
-/// By slot, from 1: the uplink and one access port of each kind. `near` is a cable whose far end is on the same machine.
+/// By slot, from 1: the uplink and one downlink of each kind. `near` is a cable whose far end is on the same machine.
 pub(crate) const PORTS: [&str; 12] =
     [OUTSIDE, "a", "b", "xdp1", "xdp2", "narrow", "iso1", "iso2", "vepa", "private", "source", NEAR];
 pub(crate) const XDP: [&str; 2] = ["xdp1", "xdp2"];

@@ -21,6 +21,7 @@ use vswitch_tests::{
     controller::Controller,
     frame::{BROADCAST, ETHERTYPE, Mac, colons, to},
     hosts::until,
+    interrupt::bpf_before_write,
     patience::patience,
     require,
     require::{NAMESPACES, kernel_has_tcx},
@@ -266,4 +267,51 @@ fn a_controller_is_small_and_rests() {
     println!("controller: {kib} KiB, {ticks} ticks of 10 ms in {IDLE:?}");
     assert!(kib <= CONTROLLER_KIB, "{kib} KiB");
     assert!(ticks <= 1, "{ticks} ticks of 10 ms in {IDLE:?}");
+}
+
+/// To read one thing takes as long with 65,536 addresses as with few, and the second time nothing is opened.
+#[test]
+fn what_is_looked_at_is_opened_once() {
+    const OBJ_GET: u64 = 7;
+    const LOOKUP_BATCH: u64 = 24;
+    require!(NAMESPACES);
+    let room = Room::new();
+    room.up();
+    let bound = "02:c3:00:00:00:01";
+    vswitch::run(&room.switch, &room.name, &format!("fdb add {bound} p0 --static"));
+    let calls = |args: &str, writes: usize| {
+        let calls = bpf_before_write(&mut vswitch::command(&room.switch, &room.name, args), writes);
+        let count = |wanted: u64| calls.iter().filter(|call| **call == wanted).count();
+        (calls.len(), count(OBJ_GET), count(LOOKUP_BATCH))
+    };
+    let (all, opened, batches) = calls(&format!("fdb get {bound}"), 2);
+    println!("fdb get: {all} calls of bpf(2), {opened} of them open something, {batches} read a table");
+    assert_eq!(batches, 0, "one key is looked up");
+    let (once, again) = (calls("stats --watch 1", 1), calls("stats --watch 1", 3));
+    println!("stats --watch: {} calls of bpf(2) for the first, {} for three", once.0, again.0);
+    assert_eq!(again.1, once.1, "it is open");
+}
+
+/// Whoever watches a switch sees the one that has its name by now.
+#[test]
+fn what_is_watched_is_the_switch_of_that_name() {
+    require!(NAMESPACES);
+    let room = Room::new();
+    room.up();
+    let mut command = vswitch::command(&room.switch, &room.name, "stats --watch 1");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start vswitch");
+    thread::sleep(Duration::from_millis(1500));
+    vswitch::run(&room.switch, &room.name, "down");
+    vswitch::run(&room.switch, &room.name, "up p1");
+    thread::sleep(Duration::from_millis(2500));
+    vswitch::run(&room.switch, &room.name, "down");
+    until("it says that the switch is gone", Duration::from_secs(5), || {
+        child.try_wait().expect("wait").is_some()
+    });
+    let output = child.wait_with_output().expect("what it said");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let (first, last) = (said.split("IFNAME").nth(1).unwrap(), said.split("IFNAME").last().unwrap());
+    assert!(first.contains("p0") && !last.contains("p0") && last.contains("p1"), "{said}");
+    let refused = String::from_utf8_lossy(&output.stderr);
+    assert!(refused.contains("there is none of that name"), "{refused}");
 }

@@ -86,7 +86,7 @@ pub(crate) fn random(random: &mut Random, rounds: usize) -> Vec<Setup> {
 pub(crate) fn frames(random: &mut Random, lab: &Lab) -> Vec<(&'static str, Frame)> {
     let senders = PORTS.into_iter().chain([HOST]).collect::<Vec<_>>();
     let mut destinations = senders.iter().map(|name| Addr::from(*name)).collect::<Vec<_>>();
-    let ports = lab.access().map(|member| member.port_mac);
+    let ports = lab.downlinks().map(|member| member.port_mac);
     let others = [UNKNOWN, HOST_ALIAS, BROADCAST, MULTICAST, IPV6_ALL_NODES];
     let macs = others.into_iter().chain(NOMADS).chain(RESIDENTS).chain(ports).chain((0..16).map(link_local));
     destinations.extend(macs.map(Addr::from));

@@ -116,7 +116,7 @@ impl Case<'_> {
 
     /// The station whose port's interface has the destination as its own address.
     fn owner(&self) -> Option<&str> {
-        let owner = self.lab.access().find(|member| member.port_mac == self.dst);
+        let owner = self.lab.downlinks().find(|member| member.port_mac == self.dst);
         owner.map(|member| member.name.as_str())
     }
 

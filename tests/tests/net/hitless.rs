@@ -106,18 +106,19 @@ fn assert_monotonic(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64
     }
 }
 
-/// The binary with an object that differs in a byte that means nothing: the compiler's name.
+/// The binary with an object that differs in a byte that means nothing: the last of an ELF file's identification.
 pub(crate) struct OtherBuild(PathBuf);
+
+/// Length of the identification, whose end is padding.
+const EI_NIDENT: usize = 16;
 
 impl OtherBuild {
     pub(crate) fn new() -> Self {
         let object = env::var_os("VSWITCH_BPF_OBJECT").expect("VSWITCH_BPF_OBJECT");
         let object = fs::read(object).expect("read the object");
         let mut binary = fs::read(vswitch::binary()).expect("read the binary");
-        let find = |all: &[u8], part: &[u8]| all.windows(part.len()).position(|window| window == part);
-        let at = find(&binary, &object).expect("the object is in the binary");
-        let name = find(&object, b"LLVM (rustc version").expect("the compiler's name");
-        binary[at + name] = b'l';
+        let found = binary.windows(object.len()).position(|window| window == object);
+        binary[found.expect("the object is in the binary") + EI_NIDENT - 1] ^= 1;
         let path = env::temp_dir().join(format!("{}-other", vswitch::unique_name()));
         fs::write(&path, binary).expect("write the other build");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");

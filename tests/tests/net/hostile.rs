@@ -152,7 +152,7 @@ fn an_unmounted_bpffs_costs_no_frame_and_is_mounted_again() {
     require!(NEEDS);
     require!(&[Need::Tool("unshare"), Need::Tool("mount")]);
     let lab = Lab::new(Outside::Nothing, &["a", "b"]);
-    lab.access().for_each(|member| lab.cable(&member.name));
+    lab.downlinks().for_each(|member| lab.cable(&member.name));
     let hosts = Hosts { switch: Vswitch::new(), lab };
     let mounts = Mounts::new();
     let vswitch = |args: &str| {

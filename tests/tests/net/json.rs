@@ -61,7 +61,7 @@ fn every_table_is_an_array_of_objects_with_the_keys_of_the_contract() {
     let ports = rows(&hosts, "port show", PORT);
     let column = |key: &str| ports.iter().map(|port| port[key].clone()).collect::<Vec<_>>();
     assert_eq!(column("ifname"), [UPLINK, "h0", "h1"]);
-    assert_eq!(column("role"), ["uplink", "access", "access"]);
+    assert_eq!(column("role"), ["uplink", "downlink", "downlink"]);
     assert_eq!(column("mode"), ["bridge"; 3]);
     assert_eq!(column("state"), ["forwarding"; 3]);
     assert_eq!(column("datapath"), ["tc", "tc", "xdp"]);
@@ -100,7 +100,10 @@ fn every_table_is_an_array_of_objects_with_the_keys_of_the_contract() {
 
     let [show] = &rows(&hosts, "show", SHOW)[..] else { panic!("one switch") };
     assert_eq!(show["name"], hosts.switch.name);
-    assert_eq!(show["ports"], json!({"count": 3, "uplinks": 1, "access": 2, "forwarding": 3, "degraded": 0}));
+    assert_eq!(
+        show["ports"],
+        json!({"count": 3, "uplinks": 1, "downlinks": 2, "forwarding": 3, "degraded": 0})
+    );
     assert_eq!(show["datapaths"], json!({"tc": 2, "xdp": 1}));
 
     let [export] = &rows(&hosts, "export", EXPORT)[..] else { panic!("one switch") };
@@ -113,7 +116,7 @@ fn every_change_is_told_as_operations() {
     require!(NAMESPACES);
     require!(NEEDS);
     let lab = Lab::new(Outside::Nothing, &["a", "b"]);
-    lab.access().for_each(|member| lab.cable(&member.name));
+    lab.downlinks().for_each(|member| lab.cable(&member.name));
     let hosts = Hosts { switch: Vswitch::new(), lab };
     let changes = [
         ("up --ageing 60 h0", 2),

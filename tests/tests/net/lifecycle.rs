@@ -90,7 +90,7 @@ fn a_second_controller_is_refused_and_changes_nothing() {
 fn run_with_a_file_makes_the_switch() {
     require!(NAMESPACES);
     let lab = Lab::new(Outside::Nothing, &["a", "b"]);
-    lab.access().for_each(|member| lab.cable(&member.name));
+    lab.downlinks().for_each(|member| lab.cable(&member.name));
     let hosts = Hosts { switch: Vswitch::new(), lab };
     let ports = "[[port]]\nname = \"h0\"\n[[port]]\nname = \"h1\"\nflood = false\n";
     let file = File::new(&hosts.switch.name, &format!("ageing = 77\n{ports}"));
@@ -137,7 +137,7 @@ fn down_leaves_nothing() {
     require!(NAMESPACES);
     require!(&[Need::Tool("ethtool"), Need::Tool("bpftool")]);
     let lab = Lab::new(Outside::Station, &["a", "b"]);
-    lab.access().for_each(|member| lab.cable(&member.name));
+    lab.downlinks().for_each(|member| lab.cable(&member.name));
     let web = Netns::new("web");
     let hosts = Hosts { switch: Vswitch::new(), lab };
     let lab = &hosts.lab;

@@ -13,7 +13,7 @@ fn passthru_beside_another_port() {
     bench.refuses(
         "port add h4 --mode passthru",
         2,
-        "port h4: mode passthru of h4 takes everything, so that h2 cannot be an access port beside it; remove one of them",
+        "port h4: mode passthru of h4 takes everything, so that h2 cannot be a downlink beside it; remove one of them",
     );
     let alone = Bench::new();
     alone.run("up --uplink h1");
@@ -22,7 +22,7 @@ fn passthru_beside_another_port() {
         alone.refuses(
             &format!("port add h3 --mode {mode}"),
             2,
-            "port h3: mode passthru of h2 takes everything, so that h3 cannot be an access port beside it; remove one of them",
+            "port h3: mode passthru of h2 takes everything, so that h3 cannot be a downlink beside it; remove one of them",
         );
     }
 }
@@ -86,7 +86,7 @@ fn modes_of_uplinks() {
     require!(NEEDS);
     let bench = Bench::up();
     for mode in ["vepa", "private", "passthru", "source"] {
-        let what = format!("mode {mode} is for access ports, and this is an uplink; remove it");
+        let what = format!("mode {mode} is for downlinks, and this is an uplink; remove it");
         bench.refuses(&format!("port add h4 --uplink --mode {mode}"), 2, &format!("port h4: {what}"));
         if mode != "passthru" {
             bench.refuses(&format!("port set h1 --mode {mode}"), 2, &format!("port h1: {what}"));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use vswitch_ebpf::abi::ABI_VERSION;
+use vswitch_ebpf::abi::{ABI_VERSION, Port};
 use vswitch_tests::{
     controller::{AT_ONCE, Controller},
     hosts::until,
@@ -17,7 +17,7 @@ use vswitch_tests::{
 };
 
 use crate::{
-    abi_shapes::{rename, root},
+    abi_shapes::{array, rename, root},
     bad_input::{Bench, NEEDS},
 };
 
@@ -160,4 +160,65 @@ fn an_upgrade_that_is_refused_leaves_the_controller_alone() {
         bench.machine.ip("link del h2");
     });
     bench.run("down");
+}
+
+/// It waits for ten seconds at most, which is longer than whoever stops it should have to.
+#[test]
+fn a_controller_that_waits_for_the_lock_ends_when_it_is_asked_to() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up h1 h2");
+    for asked in [libc::SIGTERM, libc::SIGINT] {
+        let mut controller = Controller::start(&bench.machine, &bench.name, "");
+        let locked = lock(&bench);
+        // The round that follows wants the lock.
+        controller.signal(libc::SIGHUP);
+        std::thread::sleep(Duration::from_millis(300));
+        controller.signal(asked);
+        assert!(controller.end(AT_ONCE).success(), "{:?}", controller.lines());
+        drop(locked);
+    }
+    bench.run("down");
+}
+
+/// To an interface that goes no frame is sent, whoever has the lock, and whatever else the controller waits for it with.
+#[test]
+fn an_interface_that_goes_is_cut_off_while_the_controller_waits() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up h1 h2");
+    let controller = Controller::start(&bench.machine, &bench.name, "");
+    let ports = array::<Port, { size_of::<Port>() / 8 }>(&bench.pins(), "PORTS");
+    let ifindex = |slot: u32| bytemuck::cast::<_, Port>(ports.get(&slot, 0).unwrap()).ifindex;
+    let locked = lock(&bench);
+    bench.machine.ip("link set h1 mtu 1400");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(ifindex(2) != 0);
+    bench.machine.ip("link del h2");
+    until("it is cut off", AT_ONCE, || ifindex(2) == 0);
+    controller.tells("\"h2\": the interface is gone", AT_ONCE, || drop(locked));
+    bench.run("down");
+}
+
+/// An uplink that comes makes the other one promiscuous, which is renamed in the same round: what the record says of both stays.
+#[test]
+fn what_a_round_does_for_one_port_is_not_forgotten_with_the_next() {
+    require!(NEEDS);
+    let bench = Bench::new();
+    bench.run("up --uplink h1 --uplink h2");
+    bench.run("port add h3 --mac 02:00:00:00:07:01 --learning off --flood off");
+    let controller = Controller::start(&bench.machine, &bench.name, "");
+    let promiscuous = |ifname: &str| bench.machine.ip(&format!("link show {ifname}")).contains("PROMISC");
+    controller.tells("\"h1\": the interface is gone", AT_ONCE, || drop(bench.machine.ip("link del h1")));
+    until("a filter does for one uplink", AT_ONCE, || !promiscuous("h2"));
+    let locked = lock(&bench);
+    bench.machine.ip("link set h2 name h9");
+    bench.plug(1);
+    std::thread::sleep(Duration::from_millis(300));
+    controller.tells("\"h1\": attached", AT_ONCE, || drop(locked));
+    controller.await_line("\"h2\": is now called \"h9\"");
+    until("there are two uplinks", AT_ONCE, || promiscuous("h9"));
+    drop(controller);
+    bench.run("down");
+    assert!(!promiscuous("h9"), "the switch made it so");
 }

@@ -65,7 +65,7 @@ fn entry_in(set: u32, key: u64) -> Option<u64> {
     })
 }
 
-/// Adds an entry; 0 if there is no room. If another CPU was first, its entry stays.
+/// Adds an entry; 0 if there is no room. If another CPU or userspace was first, or is at it, theirs stays.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn vswitch_fdb_insert(key: u64, entry: u64) -> i32 {
@@ -75,28 +75,38 @@ pub(crate) extern "C" fn vswitch_fdb_insert(key: u64, entry: u64) -> i32 {
     }
     let [first, second] = places(key, FDB_SECRET.load(), FDB_MASK.load());
     let better = second_is_better(first_free(first), first_free(second));
-    let (set, other) = if better { (second, first) } else { (first, second) };
-    let done = each_way_of(set, &mut |way| {
+    let done = each_way_of(if better { second } else { first }, &mut |way| {
         // Most are another key's: seen without taking the cache line from other CPUs.
         let there = match read(key_of(way)) {
             0 => exchange(key_of(way), 0, key),
             there => there,
         };
         if there == 0 {
-            if entry_in(other, key).is_some() {
-                // Another CPU was here at the same time.
-                write(key_of(way), TOMBSTONE);
-            } else {
+            // An exchange that succeeds is a full barrier: who has put the key elsewhere by now is seen, or sees this.
+            if vswitch_fdb_ways(first, second, key) == 1 {
                 exchange(entry_of(way), 0, entry);
+            } else {
+                write(key_of(way), TOMBSTONE);
             }
             add(used, 1);
-        } else if there == key {
-            // Another CPU's, or one that lost its entry to somebody who was killed.
-            exchange(entry_of(way), 0, entry);
         }
         (there == 0 || there == key).then_some(())
     });
     i32::from(done.is_some())
+}
+
+/// How many ways of two sets have a key.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn vswitch_fdb_ways(first: u32, second: u32, key: u64) -> i32 {
+    let mut ways = 0;
+    for set in [first, second] {
+        each_way_of(set, &mut |way| {
+            ways += i32::from(read(key_of(way)) == key);
+            None::<()>
+        });
+    }
+    ways
 }
 
 #[inline(always)]

@@ -28,7 +28,7 @@ EXAMPLES
   vswitch apply /etc/vswitch/vs0.toml --dry-run   only say what would be done
   vswitch apply /etc/vswitch/vs0.toml
   vswitch export | sed 's/eth0/eth1/' | vswitch apply -")]
-pub(super) struct Apply {
+pub struct Apply {
     /// The switch as it shall be; `-`: stdin
     file: PathBuf,
     /// Print the plan and change nothing
@@ -43,7 +43,7 @@ Every mistake is reported at once, one a line, with its place in the file.
 
 EXAMPLES
   vswitch check /etc/vswitch/vs0.toml && vswitch apply /etc/vswitch/vs0.toml")]
-pub(super) struct Check {
+pub struct Check {
     /// The switch as it shall be; `-`: stdin
     file: PathBuf,
 }
@@ -53,7 +53,7 @@ pub(super) struct Check {
 #[command(after_help = "\
 EXAMPLES
   vswitch export > /etc/vswitch/vs0.toml")]
-pub(super) struct Export {}
+pub struct Export {}
 
 /// What `check` says of a file without mistakes.
 #[derive(Serialize)]
@@ -105,7 +105,8 @@ pub(super) fn read(session: &mut Session, file: &Path) -> Result<SwitchConfig> {
         (file.display().to_string(), fs::read_to_string(file))
     };
     let text = text.with_context(|| format!("{name}: cannot be read"))?;
-    let config = config::parse(&name, &text, session.named.as_deref())?;
+    let (config, notes) = config::parse_noting(&name, &text, session.named.as_deref())?;
+    control::tell(&notes);
     session.scope.switch.clone_from(&config.name);
     Ok(config)
 }
@@ -164,7 +165,7 @@ mod tests {
             "macvlan_compat": false,
             "port": [{
                 "name": "vm0",
-                "role": "access",
+                "role": "downlink",
                 "mode": "bridge",
                 "mac": [],
                 "source": [],

@@ -23,7 +23,7 @@ EXAMPLES
   vswitch fdb add 02:00:00:00:00:01 web0 --static
   vswitch fdb flush web0                         forget what was learned on web0"
 )]
-pub(super) struct Fdb {
+pub struct Fdb {
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -60,9 +60,9 @@ struct Get {
     /// The address
     #[arg(value_parser = value::mac)]
     mac: MacAddr,
-    /// In this VLAN alone (0 only for now)
-    #[arg(long, value_name = "N", value_parser = value::vlan())]
-    vlan: Option<u16>,
+    /// In this VLAN (0 only for now)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = value::vlan())]
+    vlan: u16,
 }
 
 /// Bind an address to a port
@@ -167,13 +167,11 @@ impl Show {
 
 impl Get {
     async fn run(self, session: &Session) -> Result<()> {
-        let mut entries = control::fdb(&session.scope).await?;
-        entries.retain(|entry| entry.mac == self.mac && self.vlan.is_none_or(|vlan| entry.vlan == vlan));
-        if entries.is_empty() {
+        let Some(entry) = control::fdb_entry(&session.scope, self.mac, self.vlan).await? else {
             let switch = &session.scope.switch;
             bail!("fdb get {}: {switch} does not know the address; frames to it are flooded", self.mac);
-        }
-        session.print_rows(&entries, table)
+        };
+        session.print_rows(&[entry], table)
     }
 }
 

@@ -1,77 +1,28 @@
-//! What can the user say? The grammar of the command line, and who answers: one noun a file.
+//! What can the user ask of a switch? The commands, and who answers: one noun a file. `vswitch-command` has the whole
+//! grammar.
 
-mod bench;
 mod config;
 mod fdb;
-mod output;
+pub mod output;
 mod port;
 mod run;
 mod show;
 mod stats;
-mod table;
-#[cfg(test)]
-mod tests;
+pub mod table;
 mod up;
 mod upgrade;
 mod usage;
 mod value;
 
-use std::sync::OnceLock;
-
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser, Subcommand};
-use vswitch_ebpf::abi::ABI_VERSION;
+use clap::Subcommand;
 
-pub use self::{output::ReaderGone, usage::Usage};
-use crate::{config::DEFAULT_SWITCH, control::Scope, view::BUILD};
+pub use self::{output::ReaderGone, usage::Usage, value::switch_name};
+use crate::control::Scope;
 
-/// Heading of the options that every command takes.
-const EVERYWHERE: &str = "Options of every command";
-
-/// A switch for Linux whose whole forwarding path is eBPF
-#[derive(Debug, Parser)]
-#[command(
-    name = "vswitch",
-    version = version(),
-    infer_subcommands = true,
-    subcommand_value_name = "COMMAND",
-    max_term_width = 110,
-    after_help = "\
-Commands may be abbreviated as long as they are unambiguous; `show` is the default verb.
-Exit status: 0 done, 1 failed, 2 wrong usage or wrong configuration.
-
-EXAMPLES
-  vswitch up --uplink eth0 web0 db0               create the switch vs0 with three ports
-  vswitch port add web1 --netns web1              add a namespace: web1 here, eth0 there
-  vswitch -j port show | jq '.[].ifname'          every table is available as JSON
-  vswitch stats --watch 1                         rates, and why frames are dropped
-  vswitch down                                    take it all away"
-)]
-pub struct Cli {
-    /// The switch to work on [default: vs0]
-    #[arg(short, long, global = true, value_name = "SWITCH", value_parser = value::switch_name, help_heading = EVERYWHERE)]
-    switch: Option<String>,
-    // The long form is not global: `port add --netns` means the far end's namespace.
-    /// Work in this network namespace, as `ip -n`
-    #[arg(short = 'n', global = true, value_name = "NETNS", id = "in_netns", help_heading = EVERYWHERE)]
-    netns: Option<String>,
-    #[arg(
-        long = "netns",
-        hide = true,
-        value_name = "NETNS",
-        id = "in_netns_long",
-        conflicts_with = "in_netns"
-    )]
-    long_netns: Option<String>,
-    /// Print JSON: an array of objects
-    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
-    json: bool,
-    #[command(subcommand)]
-    command: Command,
-}
-
+/// A command about a switch.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     Up(up::Up),
     Down(up::Down),
     Apply(config::Apply),
@@ -83,56 +34,33 @@ enum Command {
     Port(port::Port),
     Fdb(fdb::Fdb),
     Stats(stats::Stats),
-    Bench(bench::Bench),
 }
 
 /// What holds for a command whatever it is: the switch it works on, and how it answers.
-struct Session {
-    scope: Scope,
+pub struct Session {
+    /// Where it is.
+    pub scope: Scope,
     /// The switch, if it was named on the command line.
-    named: Option<String>,
-    json: bool,
+    pub named: Option<String>,
+    /// Whether it answers in JSON.
+    pub json: bool,
 }
 
-/// The grammar, for shell completion and man pages.
-pub fn command() -> clap::Command {
-    Cli::command()
-}
-
-impl Cli {
-    /// The network namespace to work in, if it is not this one.
-    pub fn netns(&self) -> Option<&str> {
-        self.netns.as_deref().or(self.long_netns.as_deref())
-    }
-
-    /// Does what the user said. The calling thread is in [`Cli::netns`] already.
-    pub async fn run(self) -> Result<()> {
-        let session = Session {
-            scope: Scope {
-                netns: self.netns().map(str::to_owned),
-                switch: self.switch.as_deref().unwrap_or(DEFAULT_SWITCH).to_owned(),
-            },
-            named: self.switch,
-            json: self.json,
-        };
-        match self.command {
-            Command::Up(args) => args.run(&session).await,
-            Command::Down(args) => args.run(&session).await,
-            Command::Apply(args) => args.run(session).await,
-            Command::Check(args) => args.run(session),
-            Command::Export(args) => args.run(&session).await,
-            Command::Run(args) => args.run(session).await,
-            Command::Upgrade(args) => args.run(&session).await,
-            Command::Show(args) => args.run(&session).await,
-            Command::Port(args) => args.run(&session).await,
-            Command::Fdb(args) => args.run(&session).await,
-            Command::Stats(args) => args.run(&session).await,
-            Command::Bench(args) => args.run(&session),
+impl Command {
+    /// Does what the user said. The calling thread is in the scope's namespace already.
+    pub async fn run(self, session: Session) -> Result<()> {
+        match self {
+            Self::Up(args) => args.run(&session).await,
+            Self::Down(args) => args.run(&session).await,
+            Self::Apply(args) => args.run(session).await,
+            Self::Check(args) => args.run(session),
+            Self::Export(args) => args.run(&session).await,
+            Self::Run(args) => args.run(session).await,
+            Self::Upgrade(args) => args.run(&session).await,
+            Self::Show(args) => args.run(&session).await,
+            Self::Port(args) => args.run(&session).await,
+            Self::Fdb(args) => args.run(&session).await,
+            Self::Stats(args) => args.run(&session).await,
         }
     }
-}
-
-fn version() -> &'static str {
-    static VERSION: OnceLock<String> = OnceLock::new();
-    VERSION.get_or_init(|| format!("{} ({BUILD}, ABI {ABI_VERSION})", env!("CARGO_PKG_VERSION")))
 }

@@ -32,11 +32,7 @@ struct Operation<'a> {
 
 impl Session {
     /// Prints `rows` as JSON, or as what `table` makes of them.
-    pub(super) fn print_rows<T: Serialize>(
-        &self,
-        rows: &[T],
-        table: impl FnOnce(&[T]) -> String,
-    ) -> Result<()> {
+    pub fn print_rows<T: Serialize>(&self, rows: &[T], table: impl FnOnce(&[T]) -> String) -> Result<()> {
         if self.json { print(&json(rows)?) } else { print(&table(rows)) }
     }
 
@@ -59,7 +55,7 @@ impl Session {
 }
 
 /// Writes `text` to stdout at once.
-pub(super) fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
@@ -68,7 +64,7 @@ pub(super) fn print(text: &str) -> Result<()> {
 }
 
 /// An array of objects on one line.
-pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String> {
+pub fn json<T: Serialize>(rows: &[T]) -> Result<String> {
     let mut text = serde_json::to_string(rows).context("write JSON")?;
     text.push('\n');
     Ok(text)

@@ -32,7 +32,7 @@ EXAMPLES
   vswitch port set web1 --flood off               no unknown unicast for web1
   vswitch port del web1"
 )]
-pub(super) struct Port {
+pub struct Port {
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -70,7 +70,7 @@ EXAMPLES
   vswitch port add lxc0 --netns lxc --learning on --flood on    a namespace that bridges others
   vswitch port add vm1 --tap
 
-The address of a port with --netns or --mac is known before its first frame. An access port whose
+The address of a port with --netns or --mac is known before its first frame. A downlink whose
 address is known does not learn and takes no unknown unicast, unless --learning on --flood on.")]
 struct Add {
     /// The interface
@@ -96,7 +96,7 @@ EXAMPLES
   vswitch port set web0 --isolated on --flood off
   vswitch port set web0 --mode vepa
   vswitch port set web0 --mac 02:00:00:00:00:01      replaces the addresses it had
-  vswitch port set eth1 --uplink=off                 an access port again
+  vswitch port set eth1 --uplink=off                 a downlink again
   vswitch port set eth1 --datapath tc
 
 What is not named stays as it is: the defaults above are those of `port add`. --datapath and
@@ -126,7 +126,7 @@ struct Options {
     /// A port towards the outside [default: off]
     #[arg(long, value_name = "on|off", hide_possible_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     uplink: Option<Switch>,
-    /// What it exchanges with the other access ports [default: bridge]
+    /// What it exchanges with the other downlinks [default: bridge]
     #[arg(long, value_name = "MODE", value_parser = value::word::<Mode>())]
     mode: Option<Mode>,
     /// An address behind it, known before its first frame, never learned elsewhere; may be repeated
@@ -255,7 +255,7 @@ impl Options {
     fn put_what(&self, port: &mut PortConfig) {
         port.role = match self.uplink {
             Some(Switch::On) => Role::Uplink,
-            Some(Switch::Off) => Role::Access,
+            Some(Switch::Off) => Role::Downlink,
             None => port.role,
         };
         port.mode = self.mode.unwrap_or(port.mode);

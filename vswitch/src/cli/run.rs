@@ -18,7 +18,7 @@ EXAMPLES
   vswitch run /etc/vswitch/vs0.toml
   vswitch run --keep /etc/vswitch/vs0.toml  make it if there is none: no restart changes what is up
   vswitch run --log-packets             tell of every frame that tc decides; slow")]
-pub(super) struct Run {
+pub struct Run {
     /// The switch as it shall be; `-`: stdin
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,

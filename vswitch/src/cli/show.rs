@@ -12,7 +12,7 @@ use crate::{control, view::SwitchView};
 EXAMPLES
   vswitch show
   vswitch -j show | jq '.[0].fdb_used'")]
-pub(super) struct Show {}
+pub struct Show {}
 
 impl Show {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
@@ -33,10 +33,10 @@ fn text(switch: &SwitchView) -> String {
         (
             "ports",
             format!(
-                "{} ({} uplink, {} access), {} forwarding{}",
+                "{} ({} uplink, {} downlink), {} forwarding{}",
                 ports.count,
                 ports.uplinks,
-                ports.access,
+                ports.downlinks,
                 ports.forwarding,
                 if ports.degraded == 0 { String::new() } else { format!(", {} degraded", ports.degraded) }
             ),
@@ -71,7 +71,7 @@ mod tests {
             macvlan_compat: false,
             abi: 1,
             build: "abc".into(),
-            ports: PortCounts { count: 3, uplinks: 1, access: 2, forwarding: 3, degraded: 0 },
+            ports: PortCounts { count: 3, uplinks: 1, downlinks: 2, forwarding: 3, degraded: 0 },
             datapaths: BTreeMap::from([("tc".to_owned(), 2), ("xdp".to_owned(), 1)]),
             faults: Vec::new(),
         }
@@ -81,7 +81,7 @@ mod tests {
     fn text_says_what_there_is() {
         let expected = "\
 switch vs0
-  ports           3 (1 uplink, 2 access), 3 forwarding
+  ports           3 (1 uplink, 2 downlink), 3 forwarding
   datapaths       2 tc, 1 xdp
   addresses       5 of at most 65536
   ageing          300 s
@@ -94,7 +94,7 @@ switch vs0
 
     #[test]
     fn text_says_what_is_wrong() {
-        let ports = PortCounts { count: 3, uplinks: 1, access: 2, forwarding: 2, degraded: 1 };
+        let ports = PortCounts { count: 3, uplinks: 1, downlinks: 2, forwarding: 2, degraded: 1 };
         let faults = vec!["web0: its program vswitch_in is not attached".to_owned()];
         let text = text(&SwitchView { ports, faults, ..switch() });
         assert!(text.contains("2 forwarding, 1 degraded\n"), "{text}");
@@ -109,7 +109,7 @@ switch vs0
         let expected = concat!(
             r#"[{"name":"vs0","netns":null,"ageing":300,"fdb_max":65536,"fdb_used":5,"host_access":true,"#,
             r#""macvlan_compat":false,"abi":1,"build":"abc","#,
-            r#""ports":{"count":3,"uplinks":1,"access":2,"forwarding":3,"degraded":0},"datapaths":{"tc":2,"xdp":1},"#,
+            r#""ports":{"count":3,"uplinks":1,"downlinks":2,"forwarding":3,"degraded":0},"datapaths":{"tc":2,"xdp":1},"#,
             r#""faults":[]}]"#,
             "\n"
         );

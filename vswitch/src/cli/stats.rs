@@ -29,7 +29,7 @@ EXAMPLES
   vswitch stats
   vswitch stats web0 --watch 1                   rates, drawn anew every second until Ctrl-C
   vswitch -j stats | jq '.[] | {ifname, drops}'")]
-pub(super) struct Stats {
+pub struct Stats {
     /// This port alone, or `host`
     #[arg(value_name = "IF")]
     ifname: Option<String>,
@@ -47,13 +47,15 @@ struct Sample {
 impl Stats {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
         match self.watch {
-            None => session.print_rows(&self.read(session).await?, totals),
+            None => {
+                session.print_rows(&self.read(&mut control::Meter::open(&session.scope)?, session)?, totals)
+            }
             Some(seconds) => self.watch(session, seconds).await,
         }
     }
 
-    async fn read(&self, session: &Session) -> Result<Vec<StatsView>> {
-        let mut rows = control::stats(&session.scope).await?;
+    fn read(&self, meter: &mut control::Meter<'_>, session: &Session) -> Result<Vec<StatsView>> {
+        let mut rows = meter.read()?;
         if let Some(ifname) = &self.ifname {
             rows.retain(|row| row.ifname == *ifname);
             if rows.is_empty() {
@@ -69,12 +71,13 @@ impl Stats {
         // One listener for all rounds: a Ctrl-C while counters are read is not lost.
         let mut stopped = pin!(tokio::signal::ctrl_c());
         let mut before: Option<Sample> = None;
+        let mut meter = control::Meter::open(&session.scope)?;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 stopped = &mut stopped => return stopped.context("wait for Ctrl-C"),
             }
-            let now = Sample { at: Instant::now(), rows: self.read(session).await? };
+            let now = Sample { at: Instant::now(), rows: self.read(&mut meter, session)? };
             if session.json {
                 output::print(&output::json(&now.rows)?)?;
             } else {

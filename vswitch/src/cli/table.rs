@@ -2,7 +2,7 @@
 
 /// How a column's cells stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub enum Align {
     /// Words.
     Left,
     /// Numbers.
@@ -11,7 +11,7 @@ pub(super) enum Align {
 
 /// Rows of cells under a header; what is said of a row may follow it, indented.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     columns: Vec<Align>,
     header: Option<Vec<String>>,
     rows: Vec<Line>,
@@ -25,7 +25,7 @@ enum Line {
 
 impl Table {
     /// A table with a header.
-    pub(super) fn new(columns: &[(&str, Align)]) -> Self {
+    pub fn new(columns: &[(&str, Align)]) -> Self {
         Self {
             columns: columns.iter().map(|(_, align)| *align).collect(),
             header: Some(columns.iter().map(|(name, _)| (*name).to_owned()).collect()),
@@ -34,12 +34,12 @@ impl Table {
     }
 
     /// `columns` columns of words, without a header.
-    pub(super) fn plain(columns: usize) -> Self {
+    pub fn plain(columns: usize) -> Self {
         Self { columns: vec![Align::Left; columns], header: None, rows: Vec::new() }
     }
 
     /// Adds a row.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(Line::Cells(cells.into()));
     }
 
@@ -49,7 +49,7 @@ impl Table {
     }
 
     /// The text. A table without rows is empty, header included.
-    pub(super) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         if self.rows.is_empty() {
             return String::new();
         }

@@ -19,10 +19,10 @@ EXAMPLES
   vswitch up --uplink eth0 --macvlan-compat
 
 An interface that vswitch shall make is added later: see `vswitch port add --help`.")]
-pub(super) struct Up {
-    /// Existing interfaces that become access ports
+pub struct Up {
+    /// Existing interfaces that become downlinks
     #[arg(value_name = "IF")]
-    access: Vec<String>,
+    downlink: Vec<String>,
     /// An existing interface that becomes an uplink, a port towards the outside; may be repeated
     #[arg(long, value_name = "IF")]
     uplink: Vec<String>,
@@ -32,7 +32,7 @@ pub(super) struct Up {
     /// Know at most so many addresses
     #[arg(long, value_name = "N", default_value_t = vswitch_ebpf::abi::DEFAULT_FDB_MAX)]
     fdb_max: u32,
-    /// Whether access ports and this machine reach each other directly [default: on]
+    /// Whether downlinks and this machine reach each other directly [default: on]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     host_access: Option<Switch>,
     /// Keep to the kernel macvlan's rules where vswitch differs on purpose, as if without host access
@@ -46,7 +46,7 @@ pub(super) struct Up {
 EXAMPLES
   vswitch down
   vswitch -s lab -n lab down")]
-pub(super) struct Down {}
+pub struct Down {}
 
 impl Up {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
@@ -58,12 +58,12 @@ impl Up {
     fn config(self, name: &str) -> SwitchConfig {
         let uplinks =
             self.uplink.iter().map(|ifname| PortConfig { role: Role::Uplink, ..PortConfig::new(ifname) });
-        let access = self.access.iter().map(|ifname| PortConfig::new(ifname));
+        let downlinks = self.downlink.iter().map(|ifname| PortConfig::new(ifname));
         let mut config = SwitchConfig {
             ageing: self.ageing,
             fdb_max: self.fdb_max,
             macvlan_compat: self.macvlan_compat,
-            ports: uplinks.chain(access).collect(),
+            ports: uplinks.chain(downlinks).collect(),
             ..SwitchConfig::new(name)
         };
         Switch::set(self.host_access, &mut config.host_access);

@@ -15,7 +15,7 @@ starts. A switch that runs this build's programs already is not touched.
 EXAMPLES
   vswitch upgrade
   vswitch -s lab upgrade")]
-pub(super) struct Upgrade {}
+pub struct Upgrade {}
 
 impl Upgrade {
     pub(super) async fn run(self, session: &Session) -> Result<()> {

@@ -2,17 +2,15 @@
 
 use std::{error::Error, fmt};
 
-use crate::{
-    bench::Unknown,
-    config::{ConfigErrors, ConfigProblems},
-};
+use crate::config::{ConfigErrors, ConfigProblems};
 
 /// What the user asks for makes no sense: a line for each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage(String);
 
 impl Usage {
-    pub(super) fn new(problem: impl Into<String>) -> Self {
+    /// What is wrong, in one line.
+    pub fn new(problem: impl Into<String>) -> Self {
         Self(problem.into())
     }
 
@@ -37,12 +35,9 @@ impl Usage {
 
     /// Whether `error` comes down to what the user asked for or configured.
     pub fn is_cause_of(error: &anyhow::Error) -> bool {
-        error.chain().any(|cause| {
-            cause.is::<Self>()
-                || cause.is::<Unknown>()
-                || cause.is::<ConfigErrors>()
-                || cause.is::<ConfigProblems>()
-        })
+        error
+            .chain()
+            .any(|cause| cause.is::<Self>() || cause.is::<ConfigErrors>() || cause.is::<ConfigProblems>())
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn vlan() -> impl TypedValueParser<Value = u16> {
 }
 
 /// A switch's name.
-pub(super) fn switch_name(text: &str) -> Result<String, String> {
+pub fn switch_name(text: &str) -> Result<String, String> {
     check_switch_name(text)?;
     Ok(text.to_owned())
 }

@@ -32,6 +32,8 @@ pub(super) struct Document<'d> {
     pub(super) text: &'d str,
     /// Line and message.
     pub(super) errors: Vec<(Option<usize>, String)>,
+    /// Line and message of what is read, but has another name by now.
+    pub(super) notes: Vec<(usize, String)>,
     /// Whether nothing was lost to a syntax error.
     pub(super) whole: bool,
     /// Each table's line, and how messages call it.
@@ -46,7 +48,7 @@ impl<'d> Document<'d> {
     pub(super) fn new(text: &'d str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
         let (heads, lines, refused) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { text, errors: Vec::new(), whole: true, heads, lines, breaks, refused }
+        Self { text, errors: Vec::new(), notes: Vec::new(), whole: true, heads, lines, breaks, refused }
     }
 
     /// The line, from 1, of a byte of the text.

@@ -1,4 +1,4 @@
-//! What a switch should be: the desired state that CLI and TOML speak of, and that [`crate::plan`] compares.
+//! What a switch should be: the desired state that CLI and TOML speak of, and that [`crate::change::plan`] compares.
 //!
 //! Interfaces are named, never numbered: this is what the user says, and what `export` prints.
 
@@ -15,7 +15,7 @@ pub mod words;
 
 use vswitch_ebpf::{abi, frame::MacAddr};
 
-pub use parse::{ConfigError, ConfigErrors, parse};
+pub use parse::{ConfigError, ConfigErrors, parse, parse_noting};
 pub use validate::{ConfigProblem, ConfigProblems};
 
 /// A whole switch.
@@ -27,7 +27,7 @@ pub struct SwitchConfig {
     pub ageing: u32,
     /// The most addresses that the FDB holds. Fixed while the switch is up.
     pub fdb_max: u32,
-    /// Whether access ports and the host reach each other directly.
+    /// Whether downlinks and the host reach each other directly.
     pub host_access: bool,
     /// Whether the kernel macvlan's rules hold where vswitch differs from them on purpose.
     pub macvlan_compat: bool,
@@ -44,7 +44,7 @@ pub struct PortConfig {
     pub ifname: String,
     /// Towards the outside or not.
     pub role: Role,
-    /// What an access port exchanges with its siblings.
+    /// What a downlink exchanges with its siblings.
     pub mode: Mode,
     /// Addresses known to be behind the port: never learned elsewhere. With [`FarEnd::Veth`] the first is the far end's.
     pub mac: Vec<MacAddr>,
@@ -77,10 +77,10 @@ pub enum Role {
     Uplink,
     /// To a station: a namespace, a VM.
     #[default]
-    Access,
+    Downlink,
 }
 
-/// What an access port exchanges with its siblings: macvlan's modes.
+/// What a downlink exchanges with its siblings: macvlan's modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Frames go to siblings directly.
@@ -165,10 +165,17 @@ impl SwitchConfig {
     pub fn port(&self, ifname: &str) -> Option<&PortConfig> {
         self.ports.iter().find(|port| port.ifname == ifname)
     }
+
+    /// Calls a port otherwise.
+    pub fn rename(&mut self, before: &str, after: &str) {
+        let ports = self.ports.iter_mut().map(|port| &mut port.ifname);
+        let entries = self.fdb.iter_mut().map(|entry| &mut entry.ifname);
+        ports.chain(entries).filter(|ifname| *ifname == before).for_each(|ifname| after.clone_into(ifname));
+    }
 }
 
 impl PortConfig {
-    /// An access port with every default.
+    /// A downlink with every default.
     pub fn new(ifname: &str) -> Self {
         Self {
             ifname: ifname.to_owned(),
@@ -196,7 +203,7 @@ impl PortConfig {
     /// Sets what follows from addresses and far end where the user says nothing: a port whose address is known is not
     /// learned from, and needs no frames for unknown addresses. It is what a macvlan child has.
     pub fn set_known_defaults(&mut self) {
-        if self.role == Role::Access && self.is_known() {
+        if self.role == Role::Downlink && self.is_known() {
             self.learning = false;
             self.flood = false;
         }

@@ -62,6 +62,15 @@ impl Error for ConfigErrors {}
 /// Reads the `text` of `file`. `switch` is the name that the user gave besides the file, if any: what the file leaves
 /// open, and what it must not contradict.
 pub fn parse(file: &str, text: &str, switch: Option<&str>) -> Result<SwitchConfig, ConfigErrors> {
+    parse_noting(file, text, switch).map(|(config, _)| config)
+}
+
+/// As [`parse()`], and what is read but has another name by now, a line each.
+pub fn parse_noting(
+    file: &str,
+    text: &str,
+    switch: Option<&str>,
+) -> Result<(SwitchConfig, Vec<String>), ConfigErrors> {
     let mut document = Document::new(text);
     let config = read(&mut document, switch);
     if document.whole {
@@ -71,7 +80,8 @@ pub fn parse(file: &str, text: &str, switch: Option<&str>) -> Result<SwitchConfi
     }
     let mut errors = document.errors;
     if errors.is_empty() {
-        return Ok(config);
+        let note = |(line, what)| format!("{file}:{line}: {what}");
+        return Ok((config, document.notes.into_iter().map(note).collect()));
     }
     errors.sort_by_key(|(line, _)| line.unwrap_or(0));
     let error = |(line, what)| ConfigError { file: file.to_owned(), line, what };
@@ -256,6 +266,12 @@ fn read_entry<'s>(
 
 fn read_word<W: Word>(document: &mut Document<'_>, section: &Section<'_>, key: &'static str) -> Option<W> {
     let text = document.text(section, key, W::default().word())?;
+    if let Some((_, word)) = W::FORMER.iter().find(|(former, _)| *former == text) {
+        let line = document.line_of(section, key);
+        let note = format!("{key} {text:?} is called {:?} now", word.word());
+        document.notes.push((line, note));
+        return Some(*word);
+    }
     match W::from_word(&text) {
         Ok(word) => Some(word),
         Err(error) => {

@@ -36,7 +36,7 @@ fn every_key() {
         datapath = "xdp-generic"
         [[port]]
         name = "web0"
-        role = "access"
+        role = "downlink"
         netns = "web"
         mac = "02-00-00-00-00-01"
         mode = "source"
@@ -57,7 +57,7 @@ fn every_key() {
     let nic = PortConfig { role: Role::Uplink, datapath: Datapath::XdpGeneric, ..PortConfig::new("nic0") };
     let web = PortConfig {
         ifname: "web0".to_owned(),
-        role: Role::Access,
+        role: Role::Downlink,
         mode: Mode::Source,
         mac: vec![station(1)],
         source: vec![station(7)],
@@ -81,6 +81,18 @@ fn every_key() {
         fdb: vec![StaticEntry { mac: station(9), vlan: 0, ifname: "nic0".to_owned() }],
     };
     assert_eq!(parse("x", text, None), Ok(config));
+}
+
+#[test]
+fn a_downlink_is_read_by_its_former_name_and_told_of() {
+    let text = "[[port]]\nname = 'web0'\nrole = 'access'\n[[port]]\nname = 'db0'\nrole = 'downlink'\n";
+    let config = SwitchConfig {
+        ports: vec![PortConfig::new("web0"), PortConfig::new("db0")],
+        ..SwitchConfig::new("vs0")
+    };
+    let note = r#"vs.toml:3: role "access" is called "downlink" now"#.to_owned();
+    assert_eq!(parse_noting("vs.toml", text, None), Ok((config, vec![note])));
+    assert!("access".parse::<Role>().is_err(), "only files are that old");
 }
 
 #[test]
@@ -274,7 +286,7 @@ fn a_file_for_a_full_fdb() {
     config.fdb = (0..65_536).map(entry).collect();
     let read = parse("x", &crate::config::print::print(&config), None);
     assert_eq!(read.as_ref(), Ok(&config));
-    assert_eq!(crate::plan::plan(Some(&config), &config), Ok(Vec::new()));
+    assert_eq!(crate::change::plan::plan(Some(&config), &config), Ok(Vec::new()));
 }
 
 proptest! {

@@ -50,7 +50,7 @@ impl File {
         default.set_known_defaults();
         self.header("[[port]]");
         self.line("name", &quoted(&port.ifname));
-        self.unless(port.role == Role::Access, "role", &quoted(port.role.word()));
+        self.unless(port.role == Role::Downlink, "role", &quoted(port.role.word()));
         match &port.far_end {
             FarEnd::Existing => {}
             FarEnd::Veth { netns, peer } => {

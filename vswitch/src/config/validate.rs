@@ -160,7 +160,7 @@ impl Check {
             (FarEnd::Tap, Role::Uplink) => {
                 problem("tap", 0, "an uplink leads outside, not to a tap; remove tap or role".to_owned());
             }
-            (FarEnd::Veth { .. } | FarEnd::Tap, Role::Access) => {}
+            (FarEnd::Veth { .. } | FarEnd::Tap, Role::Downlink) => {}
         }
         if let FarEnd::Veth { netns, peer } = &port.far_end {
             if let Err(what) = check_netns(netns) {
@@ -172,7 +172,7 @@ impl Check {
         }
         let mode = port.mode;
         if mode != Mode::Bridge && port.role == Role::Uplink {
-            problem("mode", 0, format!("mode {mode} is for access ports, and this is an uplink; remove it"));
+            problem("mode", 0, format!("mode {mode} is for downlinks, and this is an uplink; remove it"));
         }
         for (item, &mac) in port.source.iter().enumerate() {
             if let Err(what) = check_station(mac) {
@@ -234,16 +234,16 @@ impl Check {
 
     /// As in macvlan: a passthru port takes everything, so that there is nothing left for another one.
     fn passthru_alone(&mut self, ports: &[PortConfig]) {
-        let mut access = ports.iter().enumerate().filter(|(_, port)| port.role == Role::Access);
-        let Some((_, first)) = access.next() else { return };
-        for (index, port) in access {
+        let mut downlinks = ports.iter().enumerate().filter(|(_, port)| port.role == Role::Downlink);
+        let Some((_, first)) = downlinks.next() else { return };
+        for (index, port) in downlinks {
             let (passthru, other) = match (first.mode, port.mode) {
                 (Mode::Passthru, _) => (first, port),
                 (_, Mode::Passthru) => (port, first),
                 (_, _) => continue,
             };
             let what = format!(
-                "mode passthru of {} takes everything, so that {} cannot be an access port beside it; remove one of them",
+                "mode passthru of {} takes everything, so that {} cannot be a downlink beside it; remove one of them",
                 passthru.ifname.escape_debug(),
                 other.ifname.escape_debug()
             );

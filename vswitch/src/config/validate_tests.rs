@@ -65,12 +65,12 @@ fn a_port() {
     assert_eq!(
         says(|config| config.ports[1].mode = Mode::Passthru),
         [
-            "port vm0: mode passthru of web0 takes everything, so that vm0 cannot be an access port beside it; remove one of them"
+            "port vm0: mode passthru of web0 takes everything, so that vm0 cannot be a downlink beside it; remove one of them"
         ]
     );
     assert_eq!(
         says(|config| config.ports[0].mode = Mode::Vepa),
-        ["port nic0: mode vepa is for access ports, and this is an uplink; remove it"]
+        ["port nic0: mode vepa is for downlinks, and this is an uplink; remove it"]
     );
     assert_eq!(
         says(|config| config.ports[1].role = Role::Uplink),

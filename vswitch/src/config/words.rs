@@ -10,6 +10,8 @@ pub trait Word: Copy + Default + PartialEq + 'static {
     const WHAT: &'static str;
     /// Every value and its word.
     const ALL: &'static [(Self, &'static str)];
+    /// Words of older releases, which files may still use.
+    const FORMER: &'static [(&'static str, Self)] = &[];
 
     /// The word of this value.
     fn word(self) -> &'static str {
@@ -29,7 +31,9 @@ pub trait Word: Copy + Default + PartialEq + 'static {
 
 impl Word for Role {
     const WHAT: &'static str = "role";
-    const ALL: &'static [(Self, &'static str)] = &[(Self::Uplink, "uplink"), (Self::Access, "access")];
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Uplink, "uplink"), (Self::Downlink, "downlink")];
+    /// "Access port" is a VLAN's word.
+    const FORMER: &'static [(&'static str, Self)] = &[("access", Self::Downlink)];
 }
 
 impl Word for Mode {
@@ -75,13 +79,6 @@ pub struct WordError {
     what: &'static str,
     text: String,
     words: Vec<&'static str>,
-}
-
-impl WordError {
-    /// `text` is not one of `words`, each a `what`.
-    pub fn new(what: &'static str, text: &str, words: &[&'static str]) -> Self {
-        Self { what, text: text.to_owned(), words: words.to_vec() }
-    }
 }
 
 impl fmt::Display for WordError {
@@ -158,7 +155,7 @@ mod tests {
         );
         assert_eq!(
             "up".parse::<Role>().unwrap_err().to_string(),
-            r#"unknown role "up"; known are uplink, access"#
+            r#"unknown role "up"; known are uplink, downlink"#
         );
         assert_eq!(closest("fdb_max", &["ageing", "fdb-max"]), Some("fdb-max"));
     }

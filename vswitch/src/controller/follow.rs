@@ -1,79 +1,55 @@
-//! What may change of an interface while it is a port? Name, MTU, address, carrier, and where its far end is.
+//! What may change of an interface while it is a port, and is no table's? Its name, and whether frames can leave by it.
 
 use anyhow::Result;
-use vswitch_ebpf::{
-    abi::{FdbEntry, Port, PortRecord, fdb_flags, port_flags},
-    frame::MacAddr,
-};
 
 use crate::{
-    addresses, attach,
+    change::intent,
+    config::SwitchConfig,
     dataplane::{
         Dataplane,
-        state::{EntryKind, Member, bytes, entry_kind, key},
+        ledger::PortRecord,
+        state::{Member, bytes},
     },
-    lock::Lock,
     net::Link,
 };
 
-/// Follows what has changed, if anything has, and another port has no claim to it. Returns the port as it is then.
-pub(super) fn follow(dataplane: &mut Dataplane, member: &Member, link: &Link) -> Result<Member> {
-    let ifname = member.ifname();
-    let mut record = member.record;
-    if link.ifname != ifname && !dataplane.is_port(&link.ifname)? {
-        eprintln!(r#""{ifname}": is now called "{}""#, link.ifname);
-        record = PortRecord { ifname: bytes(&link.ifname)?, ..record };
-        dataplane.maps.set_record(member.slot, record)?;
-    }
-    let mut flags = member.port.flags & !port_flags::PEER;
-    if attach::peer_is_elsewhere(link) {
-        flags |= port_flags::PEER;
-    }
+/// Follows what has changed, if anything has. Returns the port as it is then.
+pub(super) fn follow(
+    dataplane: &mut Dataplane,
+    config: &mut SwitchConfig,
+    member: &Member,
+    link: &Link,
+) -> Result<Member> {
     // Not an uplink: the host behind it is there without the wire.
     let dead = !link.up || !link.carrier;
-    dataplane.maps.set_down(member.slot, dead && !member.is_uplink())?;
-    let port = Port { mtu: link.mtu, flags, ..member.port };
-    if port != member.port {
-        dataplane.maps.set_port(member.slot, port)?;
+    dataplane.set_down(member.slot, dead && !member.is_uplink());
+    if link.ifname != member.ifname() {
+        rename(dataplane, config, member, link)?;
     }
-    if member.is_uplink() {
-        follow_address(dataplane, member.slot, MacAddr(link.mac))?;
-    }
-    Ok(Member { slot: member.slot, record, port })
+    dataplane.member_at(member.slot)
 }
 
-/// The host is reached by its uplink's address, whatever it is now.
-fn follow_address(dataplane: &mut Dataplane, slot: u16, mac: MacAddr) -> Result<()> {
-    let is_local = |entry: FdbEntry| entry.slot() == slot && entry_kind(entry) == EntryKind::Local;
-    let address = key(mac);
-    if dataplane.maps.fdb.get(address)?.is_some_and(is_local)
-        || addresses::unclaimed(dataplane, mac, Some(slot)).is_err()
-    {
+/// The port is called as its interface, unless another port is or nobody can be.
+fn rename(dataplane: &mut Dataplane, config: &mut SwitchConfig, member: &Member, link: &Link) -> Result<()> {
+    let (before, after) = (member.ifname(), &link.ifname);
+    let mut renamed = config.clone();
+    renamed.rename(&before, after);
+    if dataplane.is_port(after)? || renamed.check().is_err() {
         return Ok(());
     }
-    let entry = FdbEntry::new(slot, fdb_flags::LOCAL, dataplane.now());
-    dataplane.maps.fdb_set(address, entry)?;
-    for (key, entry) in dataplane.maps.fdb.all()? {
-        if is_local(entry) && key != address {
-            dataplane.maps.fdb.del([key])?;
-        }
-    }
+    eprintln!(r#""{before}": is now called "{after}""#);
+    intent::want(&dataplane.pins, &renamed)?;
+    // Not the record of the round's beginning: another port's turn may have made its uplink promiscuous since.
+    let record = PortRecord { ifname: bytes(after)?, ..dataplane.ledger.record(member.slot)? };
+    dataplane.ledger.set_record(member.slot, record)?;
+    intent::reached(&dataplane.pins)?;
+    *config = renamed;
     Ok(())
 }
 
 /// Takes the mark off the ports that are down: nobody stays to do it when they come up.
-pub(super) fn revive(dataplane: &mut Dataplane) -> Result<()> {
-    let _lock = Lock::change(&dataplane.name)?;
-    dataplane.members()?.iter().try_for_each(|member| dataplane.maps.set_down(member.slot, false))
-}
-
-/// At once, and without the lock, for which others may make it wait: no frame goes to an interface that is gone, nor to
-/// a stranger that is given its index. What a command writes at the same moment is put right in the round that follows.
-pub(super) fn cut(dataplane: &mut Dataplane, ifindex: u32) -> Result<()> {
-    let Some(slot) = dataplane.maps.slot_of(ifindex)? else { return Ok(()) };
-    let port = dataplane.maps.port(slot)?;
-    if port.ifindex == ifindex {
-        dataplane.maps.set_port(slot, Port { ifindex: 0, ..port })?;
-    }
+pub(super) fn revive(dataplane: &Dataplane) -> Result<()> {
+    // No command says that an interface is down: there is no reason to wait for whoever has the lock.
+    dataplane.members()?.iter().for_each(|member| dataplane.set_down(member.slot, false));
     Ok(())
 }

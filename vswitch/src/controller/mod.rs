@@ -54,7 +54,7 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
     let signals = Signals::new()?;
     privileges::may_change()?;
     // Before anything is changed: a second controller must not apply its file either.
-    let lock = Lock::run(&scope.switch)?;
+    let lock = Lock::run(&scope.switch).await?;
     // Before the file, which is for a switch of this build.
     let taken_over = control::take_over(scope, !options.log_packets).await?;
     taken_over.ops.iter().for_each(|op| eprintln!("{op}"));
@@ -63,17 +63,17 @@ pub async fn run(scope: &Scope, config: Option<SwitchConfig>, options: RunOption
     if let Some(config) = config.filter(|_| !kept) {
         control::tell(&control::apply(scope, config, false).await?.notes);
     }
-    let mut controller = Controller::new(scope, lock, options)?;
+    let mut controller = Controller::new(scope, lock, signals, options).await?;
     privileges::only_follow()?;
     service::ready(&scope.switch);
-    let ended = controller.stay(signals).await;
+    let ended = controller.stay().await;
     if let Ok(End::SwitchGone) = ended {
         eprintln!(r#"switch "{}": is gone: the controller ends"#, scope.switch);
         return Ok(());
     }
     service::stopping(&scope.switch);
-    let stopped = controller.log.stop(scope);
-    let revived = follow::revive(&mut controller.dataplane);
+    let stopped = controller.log.stop(scope).await;
+    let revived = follow::revive(&controller.dataplane);
     ended.map(|_asked| ()).and(stopped).and(revived)
 }
 
@@ -97,12 +97,23 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
+
+    /// Waits until the controller is asked to end.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 struct Controller<'a> {
     scope: &'a Scope,
     /// Of the switch's controller: `down` takes it away.
     lock: Lock,
+    signals: Signals,
+    /// One of them has asked it to end while it waited for something.
+    asked: bool,
     dataplane: Dataplane,
     netlink: Netlink,
     watch: Watch,
@@ -119,17 +130,19 @@ struct Controller<'a> {
 }
 
 impl<'a> Controller<'a> {
-    fn new(scope: &'a Scope, lock: Lock, options: RunOptions) -> Result<Self> {
+    async fn new(scope: &'a Scope, lock: Lock, signals: Signals, options: RunOptions) -> Result<Self> {
         // It holds a descriptor for each link.
         raise_descriptors();
         let dataplane = Dataplane::open(&scope.switch, Access::Write)?;
         // Before the first look, so that nothing is missed in between.
         let watch = Watch::open()?;
-        let log = PacketLog::new(&dataplane, options.log_packets)?;
+        let log = PacketLog::new(&dataplane, options.log_packets).await?;
         let hold = Hold::new(&dataplane.pins);
         Ok(Self {
             scope,
             lock,
+            signals,
+            asked: false,
             dataplane,
             netlink: Netlink::open()?,
             watch,
@@ -144,7 +157,7 @@ impl<'a> Controller<'a> {
     }
 
     /// Does what there is to do until a signal comes, for as long as there is a switch.
-    async fn stay(&mut self, mut signals: Signals) -> Result<End> {
+    async fn stay(&mut self) -> Result<End> {
         eprintln!(r#"switch "{}": controller is running"#, self.scope.switch);
         let mut looking = interval(LOOK);
         let mut reconciling = interval(service::pulse().map_or(RECONCILE, |pulse| pulse.min(RECONCILE)));
@@ -156,9 +169,9 @@ impl<'a> Controller<'a> {
             let mut news = News::default();
             let mut sweep = false;
             let logged = tokio::select! {
-                _ = signals.terminate.recv() => return Ok(End::Asked),
-                _ = signals.interrupt.recv() => return Ok(End::Asked),
-                _ = signals.hangup.recv() => { news.all = true; Ok(()) }
+                _ = self.signals.terminate.recv() => return Ok(End::Asked),
+                _ = self.signals.interrupt.recv() => return Ok(End::Asked),
+                _ = self.signals.hangup.recv() => { news.all = true; Ok(()) }
                 event = self.watch.next() => {
                     news.add(event?, &self.far_ends);
                     self.drain(&mut news)
@@ -171,17 +184,29 @@ impl<'a> Controller<'a> {
             if self.lock.is_dismissed() {
                 return Ok(End::SwitchGone);
             }
-            let all = news.all;
-            let mut done = logged.and(self.rounds(news).await);
-            if all {
-                self.report(&done);
-            }
+            let mut done = logged;
             if sweep {
-                let within = sweep::sweep(&mut self.dataplane);
+                let within = self.sweep(&mut news).await;
                 next_sweep = Instant::now() + *within.as_ref().unwrap_or(&RECONCILE);
                 done = done.and_then(|()| within.map(drop));
             }
-            self.told_once(done);
+            let all = news.all;
+            let rounds = self.rounds(news).await;
+            if self.asked {
+                return Ok(End::Asked);
+            }
+            if all {
+                self.report(&rounds);
+            }
+            self.told_once(done.and(rounds));
+        }
+    }
+
+    /// Removes aged entries. Returns when to do it again.
+    async fn sweep(&mut self, news: &mut News) -> Result<Duration> {
+        match self.change(news).await? {
+            Some(lock) => sweep::sweep(&mut self.dataplane, &lock),
+            None => Ok(RECONCILE),
         }
     }
 

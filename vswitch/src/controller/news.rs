@@ -67,7 +67,7 @@ impl News {
                 self.changed.insert(link.ifindex);
                 self.names.insert(link.ifname);
             }
-            LinkEvent::Gone { ifindex, moved, .. } => {
+            LinkEvent::Gone { ifindex, moved } => {
                 self.gone.insert(ifindex, moved);
             }
             LinkEvent::Stripped { ifindex } => {
@@ -78,6 +78,17 @@ impl News {
             }
             LinkEvent::Resync => self.all = true,
         }
+    }
+
+    /// Adds what has happened since.
+    pub(super) fn append(&mut self, later: Self) {
+        let Self { all, pins, gone, changed, names, slots } = later;
+        self.all |= all;
+        self.pins |= pins;
+        self.gone.extend(gone);
+        self.changed.extend(changed);
+        self.names.extend(names);
+        self.slots.extend(slots);
     }
 
     /// Whether there is anything that could concern a port at all.
@@ -105,7 +116,8 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_ebpf::abi::{Port, PortRecord};
+    use crate::dataplane::ledger::PortRecord;
+    use vswitch_ebpf::abi::Port;
 
     fn member(slot: u16, ifname: &[u8], ifindex: u32) -> Member {
         let mut record: PortRecord = bytemuck::Zeroable::zeroed();
@@ -127,7 +139,7 @@ mod tests {
     fn an_index_concerns_the_port_that_had_it() {
         let mut news = News::default();
         assert!(news.is_empty());
-        news.add(LinkEvent::Gone { ifindex: 7, ifname: "x".into(), moved: true }, &FarEnds::default());
+        news.add(LinkEvent::Gone { ifindex: 7, moved: true }, &FarEnds::default());
         assert!(news.concerns(&member(1, b"web0", 7)) && !news.concerns(&member(2, b"web1", 8)));
         let far_ends = FarEnds(BTreeMap::from([(8, FarEnd { at: (Some(3), 2), netns: None })]));
         news.add(LinkEvent::Elsewhere { netnsid: 4, ifindex: 2 }, &far_ends);

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{dataplane::Dataplane, lock::Lock};
+use crate::{
+    dataplane::{Dataplane, image::Write},
+    lock::Lock,
+};
 
 /// The longest that an aged entry stays in the FDB.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Removes them. Returns when to do it again.
-pub(super) fn sweep(dataplane: &mut Dataplane) -> Result<Duration> {
-    let _lock = Lock::change(&dataplane.name)?;
-    let now = dataplane.now();
-    dataplane.maps.fdb_sweep(now)?;
-    let ageing = dataplane.maps.settings()?.ageing;
+/// Removes them, under the switch's lock. Returns when to do it again.
+pub(super) fn sweep(dataplane: &mut Dataplane, _lock: &Lock) -> Result<Duration> {
+    dataplane.write(&Write::Sweep)?;
+    let ageing = dataplane.settings()?.ageing;
     Ok(pause(dataplane.seconds(ageing.into())))
 }
 

@@ -7,15 +7,23 @@ use std::io;
 
 use anyhow::{Context as _, Result, bail};
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
-use vswitch_ebpf::abi::{Identity, Stamp};
+use vswitch_ebpf::abi::Stamp;
+
+use super::ledger::Identity;
 
 /// What a stamp means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     /// [`Identity::tick`].
     pub(super) tick: u32,
     /// [`Identity::epoch`].
     pub(super) epoch: i64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { tick: 1_000_000, epoch: 0 }
+    }
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -55,7 +63,7 @@ impl Clock {
     }
 
     /// Ticks in so many seconds, rounded up.
-    pub(super) fn stamps(self, seconds: u32) -> u32 {
+    pub(crate) fn stamps(self, seconds: u32) -> u32 {
         let stamps = (u64::from(seconds) * SECOND).div_ceil(self.tick.into());
         u32::try_from(stamps).unwrap_or(u32::MAX)
     }

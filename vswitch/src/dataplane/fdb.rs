@@ -1,9 +1,11 @@
 //! The FDB as userspace reads and changes it. Who may only read does so by system calls; who may change it has it in memory
 //! that is shared with the programs, as no system call changes a word of an element while they change another.
 
+#[cfg(not(test))]
+use std::sync::atomic::AtomicU64;
 use std::{
     os::fd::AsFd as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{Ordering, fence},
 };
 
 use anyhow::{Context as _, Result};
@@ -14,7 +16,15 @@ use vswitch_ebpf::{
     fdb::{Set, Shape, TOMBSTONE, WAYS, Way, second_is_better},
 };
 
-use super::{maps::Wire, sys, words::Generation};
+#[cfg(test)]
+use self::interleavings::{Word as AtomicU64, await_programs};
+#[cfg(not(test))]
+use super::grace::await_programs;
+use super::{maps::Wire, sys};
+
+#[cfg(test)]
+#[path = "fdb_interleavings.rs"]
+mod interleavings;
 
 /// The FDB of a switch.
 pub(crate) struct Fdb {
@@ -25,10 +35,15 @@ pub(crate) struct Fdb {
 }
 
 /// The maps `FDB` and `FDB_USED` as this process and the programs share them.
+///
+/// Who takes a way stores its key and then loads other keys. Acquire and release let the load be answered before the store is
+/// seen (not on x86, where an exchange is a full barrier), and then two that take a way for the same key miss each other. So
+/// there is a full barrier in between: of ours, the fence in [`Shared::set`]; of the programs', the exchange by which they
+/// store, which BPF orders as the kernel does those that return a value and succeed (Documentation/atomic_t.txt, ORDERING).
+/// Elsewhere acquire and release do.
 struct Shared {
     sets: MmapRaw,
     used: MmapRaw,
-    generation: Generation,
 }
 
 /// So many tombstones at most wait for one another.
@@ -41,8 +56,8 @@ pub(crate) struct Full;
 impl Fdb {
     /// Of maps that have been compared with what this build means, and have as many elements as the shape says. `used` where
     /// it is to be changed.
-    pub(super) fn new(sets: MapData, used: Option<(MapData, Generation)>, shape: Shape) -> Result<Self> {
-        let shared = used.map(|(used, generation)| Shared::new(&sets, &used, generation, shape)).transpose();
+    pub(super) fn new(sets: MapData, used: Option<MapData>, shape: Shape) -> Result<Self> {
+        let shared = used.map(|used| Shared::new(&sets, &used, shape)).transpose();
         let shared = shared.context("map the FDB into memory")?;
         Ok(Self { sets: Array::try_from(Map::Array(sets))?, shape, shared })
     }
@@ -77,36 +92,9 @@ impl Fdb {
         }
     }
 
-    /// Adds or replaces an entry.
+    /// Adds or replaces an entry. The caller has the switch's lock.
     pub(super) fn set(&mut self, key: FdbKey, entry: FdbEntry) -> Result<Result<(), Full>> {
-        let shared = self.shared()?;
-        let word = key.word();
-        loop {
-            if let Some(way) = shared.find(self.shape, word) {
-                way.entry.store(entry.0, Ordering::Release);
-                shared.generation.raise();
-                return Ok(Ok(()));
-            }
-            if shared.used().load(Ordering::Relaxed) >= u64::from(self.shape.max) {
-                return Ok(Err(Full));
-            }
-            let [first, second] = self.shape.places(word).map(|set| shared.ways_of(set));
-            let better = second_is_better(first_free(first), first_free(second));
-            let (set, other) = if better { (second, first) } else { (first, second) };
-            let Some(way) = set.get(first_free(set)) else { return Ok(Err(Full)) };
-            if way.key.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                // Somebody learned an address a moment ago: maybe this one.
-                continue;
-            }
-            shared.used().fetch_add(1, Ordering::Relaxed);
-            if other.iter().any(|way| way.key.load(Ordering::Acquire) == word) {
-                way.key.store(TOMBSTONE, Ordering::Release);
-                continue;
-            }
-            way.entry.store(entry.0, Ordering::Release);
-            shared.generation.raise();
-            return Ok(Ok(()));
-        }
+        Ok(self.shared()?.set(self.shape, key.word(), entry.0))
     }
 
     /// Removes entries; returns how many there were. The caller has the switch's lock.
@@ -124,12 +112,11 @@ impl Fdb {
             }
         }
         if left {
-            shared.generation.raise();
             let is_dead = |way: &&SharedWay| way.key.load(Ordering::Acquire) == TOMBSTONE;
             let dead: Vec<_> = shared.all_ways(self.shape).filter(is_dead).collect();
             let room = u64::from(self.shape.max).saturating_sub(shared.used().load(Ordering::Relaxed));
             if dead.len() >= TOGETHER || room < TOGETHER as u64 {
-                shared.free(&dead);
+                shared.free(&dead)?;
             }
         }
         Ok(entries)
@@ -161,11 +148,7 @@ impl Fdb {
             // Only where nobody has learned meanwhile is it known who counts wrong.
             let _learned = used.compare_exchange(before, keys, Ordering::AcqRel, Ordering::Acquire);
         }
-        if !dead.is_empty() {
-            shared.generation.raise();
-        }
-        shared.free(&dead);
-        Ok(())
+        shared.free(&dead)
     }
 
     fn shared(&self) -> Result<&Shared> {
@@ -199,13 +182,56 @@ fn first_free(set: &[SharedWay]) -> usize {
 }
 
 impl Shared {
-    fn new(sets: &MapData, used: &MapData, generation: Generation, shape: Shape) -> Result<Self> {
+    fn new(sets: &MapData, used: &MapData, shape: Shape) -> Result<Self> {
         let map = |map: &MapData, bytes| MmapOptions::new().len(bytes).map_raw(&map.fd().as_fd());
         Ok(Self {
             sets: map(sets, shape.sets() as usize * size_of::<Set>())?,
             used: map(used, size_of::<u64>())?,
-            generation,
         })
+    }
+
+    /// Adds or replaces an entry, while programs may learn the same address. The caller has the switch's lock.
+    fn set(&self, shape: Shape, key: u64, entry: u64) -> Result<(), Full> {
+        loop {
+            if let Some(way) = self.settled(shape, key) {
+                way.entry.store(entry, Ordering::Release);
+                return Ok(());
+            }
+            if self.used().load(Ordering::Relaxed) >= u64::from(shape.max) {
+                return Err(Full);
+            }
+            let [first, second] = shape.places(key).map(|set| self.ways_of(set));
+            let set = if second_is_better(first_free(first), first_free(second)) { second } else { first };
+            let Some(way) = set.get(first_free(set)) else { return Err(Full) };
+            if way.key.compare_exchange(0, key, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+                // Somebody learned an address a moment ago: maybe this one.
+                continue;
+            }
+            self.used().fetch_add(1, Ordering::Relaxed);
+            // Put in, then looked for: of two that do so, one sees the other (see `vswitch_ebpf::fdb`). The fence is for
+            // machines where the look could be answered before others see what was put in.
+            fence(Ordering::SeqCst);
+            if self.ways(shape, key).filter(|way| way.key.load(Ordering::SeqCst) == key).count() > 1 {
+                way.key.store(TOMBSTONE, Ordering::Release);
+                continue;
+            }
+            way.entry.store(entry, Ordering::Release);
+            return Ok(());
+        }
+    }
+
+    /// The way of a key that has one for good: with an entry. Those without are taken from whoever is about to give them one,
+    /// which then says nothing, or was killed before it could.
+    fn settled(&self, shape: Shape, key: u64) -> Option<&SharedWay> {
+        let mut settled = None;
+        for way in self.ways(shape, key).filter(|way| way.key.load(Ordering::Acquire) == key) {
+            if way.entry.load(Ordering::Acquire) == 0 {
+                way.key.store(TOMBSTONE, Ordering::Release);
+            } else {
+                settled = Some(way);
+            }
+        }
+        settled
     }
 
     fn used(&self) -> &AtomicU64 {
@@ -243,16 +269,17 @@ impl Shared {
     }
 
     /// Makes room of tombstones.
-    fn free(&self, dead: &[&SharedWay]) {
+    fn free(&self, dead: &[&SharedWay]) -> Result<()> {
         if dead.is_empty() {
-            return;
+            return Ok(());
         }
-        sys::await_programs();
+        await_programs().context("wait for the programs that run")?;
         for way in dead {
             way.entry.store(0, Ordering::Release);
             way.key.store(0, Ordering::Release);
             self.used().fetch_sub(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     fn find(&self, shape: Shape, key: u64) -> Option<&SharedWay> {

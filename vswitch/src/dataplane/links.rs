@@ -278,15 +278,6 @@ fn add_clsact(ifname: &str) -> Result<()> {
     }
 }
 
-/// Lets a program that is no switch's look at what arrives at an interface, for as long as the program is loaded.
-pub(crate) fn attach_unpinned(program: &mut SchedClassifier, ifname: &str) -> Result<()> {
-    if !tcx() {
-        add_clsact(ifname)?;
-    }
-    program.attach(ifname, TcAttachType::Ingress).map_err(|err| refused(ifname, "tc", &err))?;
-    Ok(())
-}
-
 /// What the kernel's refusal means for the user.
 fn refused(ifname: &str, what: &str, err: &ProgramError) -> anyhow::Error {
     anyhow!(

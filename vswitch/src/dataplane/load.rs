@@ -37,6 +37,7 @@ pub(super) fn load_new(pins: &Pins, fdb: Shape, pinned: &[&str]) -> Result<Clock
         map.pin(pins.map(name)).with_context(|| format!("pin map {name}"))?;
         pins.protect_map(name)?;
     }
+    spec::make_ledger(pins)?;
     pin_programs(pins, &mut ebpf)?;
     programs::set_mark(pins, false)?;
     let clock: &mut SchedClassifier = program(&mut ebpf, CLOCK)?.try_into()?;

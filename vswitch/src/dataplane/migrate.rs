@@ -5,26 +5,31 @@
 //! the old one go. Until it has the name, the old one is the switch, and all of it is there: whoever comes after an
 //! interruption begins again, or puts the old programs back.
 
+mod before;
+
 use anyhow::{Context as _, Result, bail};
+use before::Before;
 use bytemuck::Zeroable as _;
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, Identity, MAX_PORTS, Port},
+    abi::{ABI_VERSION, Counters, FdbEntry, FdbKey, MAX_PORTS},
     fdb::{Shape, WAYS, Way},
 };
 
 use super::{
-    Dataplane,
+    Dataplane, await_programs,
     clock::Clock,
     fdb,
+    ledger::{self, Identity, Ledger},
     links::{self, Hook},
     lives_here, load,
-    maps::{self, Maps},
+    maps::Maps,
     pins::Pins,
     programs,
     raw::RawMap,
     spec::{self, Access, BASES, PRESENT, Spec},
-    sys,
+    state::Member,
 };
+use crate::change::{intent, reconcile};
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +61,7 @@ pub(crate) fn migrate(name: &str, from: u32, begin: impl FnOnce()) -> Result<Mig
     let moves = survey(&old, from).with_context(|| format!(r#"switch "{name}", of ABI {from}"#))?;
     lives_here(name, &identity(&moves)?)?;
     let scratch = new.scratch();
-    let made = build(&scratch, from, &moves);
+    let made = build(name, from, &old, &scratch, &moves);
     let made = made.and_then(|copied| {
         begin();
         let ports = go_over(name, &old, &scratch, &moves)?;
@@ -119,7 +124,13 @@ fn identity(moves: &[Move]) -> Result<Identity> {
 }
 
 /// Makes the maps and programs, and copies the state. Returns how much of which map.
-fn build(scratch: &Pins, from: u32, moves: &[Move]) -> Result<Vec<(&'static str, usize, usize)>> {
+fn build(
+    name: &str,
+    from: u32,
+    old: &Pins,
+    scratch: &Pins,
+    moves: &[Move],
+) -> Result<Vec<(&'static str, usize, usize)>> {
     scratch.create()?;
     let shared: Vec<_> = moves.iter().filter(|step| step.shared).collect();
     for step in &shared {
@@ -131,21 +142,69 @@ fn build(scratch: &Pins, from: u32, moves: &[Move]) -> Result<Vec<(&'static str,
     let Clock { tick, epoch } = load::load_new(scratch, shape, &shared)?;
     let mut copied = Vec::new();
     // Counters are carried when the old ones count no more, and which interfaces are there is asked again.
-    let apart = ["COUNTERS", "FDB", "FDB_USED", PRESENT];
-    for step in moves.iter().filter(|step| !step.shared && !apart.contains(&step.spec.name)) {
-        let (done, all) = copy(step, from, scratch)?;
+    let apart = ["COUNTERS", "FDB", "FDB_USED", "VERDICTS", PRESENT];
+    // What follows from the intent is made anew.
+    let derived = |spec: &Spec| from < before::INTENT && spec.decides;
+    let apart = |spec: &Spec| apart.contains(&spec.name) || derived(spec);
+    for step in moves.iter().filter(|step| !step.shared && !apart(step.spec)) {
+        let (done, all) = copy(step, scratch)?;
         copied.push((step.spec.name, done, all));
     }
-    let mut identity = maps::open_identity(scratch)?;
+    let mut identity = ledger::open_identity(scratch, Access::Write)?;
     if identity.tick == 0 {
         (identity.tick, identity.epoch) = (tick, epoch);
     }
     (identity.fdb_max, identity.fdb_secret) = (shape.max, shape.secret);
-    maps::write_identity(scratch, identity)?;
+    ledger::write_identity(scratch, identity)?;
+    let mut new = opened(name, scratch)?;
     let fdb = find(moves, "FDB")?;
-    let (done, all) = carry_fdb(&fdb.old, &mut Maps::open(scratch, Access::Write)?)?;
+    let (done, all) = carry_fdb(&fdb.old, &mut new.maps)?;
     copied.push((fdb.spec.name, done, all));
+    if from < before::INTENT {
+        derive(old, new, moves, &identity)?;
+    } else {
+        intent::begin(scratch, &intent::read(old)?)?;
+        intent::wanted(old)?.map(|wanted| intent::want(scratch, &wanted)).transpose()?;
+    }
     Ok(copied)
+}
+
+/// The new switch, which is none yet.
+fn opened(name: &str, scratch: &Pins) -> Result<Dataplane> {
+    let (maps, ledger) = (Maps::open(scratch, Access::Write)?, Ledger::open(scratch, Access::Write)?);
+    let clock = Clock::of(&ledger.identity()?);
+    Ok(Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, ledger, clock })
+}
+
+/// Makes intent and ledger of what an older build had in other maps, and the tables of them.
+fn derive(old: &Pins, mut new: Dataplane, moves: &[Move], identity: &Identity) -> Result<()> {
+    let before = Before::read(moves, old_entries(&find(moves, "FDB")?.old)?)?;
+    let config = before.intent(&new.name, identity)?;
+    intent::begin(&new.pins, &config)?;
+    if let Some(wanted) = before::wanted(old)? {
+        intent::want(&new.pins, &wanted)?;
+    }
+    for (slot, record) in before.records() {
+        new.ledger.set_record(slot, record)?;
+    }
+    before.filters().try_for_each(|filter| new.ledger.set_filter(filter))?;
+    let members = before.ports().map(|(slot, port, _)| Ok(Member { port, ..new.member_at(slot)? }));
+    let members = members.collect::<Result<Vec<_>>>()?;
+    reconcile::make_tables(&mut new, &config, &members)?;
+    before.ports().for_each(|(slot, _, down)| new.set_down(slot, down));
+    Ok(())
+}
+
+/// All entries of an older build's FDB.
+fn old_entries(old: &RawMap) -> Result<Vec<(FdbKey, FdbEntry)>> {
+    let what = "copy map FDB";
+    let mut entries = Vec::new();
+    for key in old.keys().context(what)?.chunks(old.sizes().0) {
+        if let Some(value) = old.get(key).context(what)? {
+            entries.extend(fdb_entries(key, &value));
+        }
+    }
+    Ok(entries)
 }
 
 /// The shape of the FDB, as it was or, where that is not known, for as many entries.
@@ -162,17 +221,13 @@ fn fdb_shape(moves: &[Move]) -> Result<Shape> {
 
 /// Copies the entries that the new FDB has not, or not as new. Returns how many of how many.
 fn carry_fdb(old: &RawMap, maps: &mut Maps) -> Result<(usize, usize)> {
-    let what = "copy map FDB";
-    let keys = old.keys().context(what)?;
     let (mut done, mut all) = (0, 0);
-    for key in keys.chunks(old.sizes().0) {
-        let Some(value) = old.get(key).context(what)? else { continue };
-        for (key, entry) in fdb_entries(key, &value) {
-            let there = maps.fdb.get(key)?;
-            let newer = there.is_none_or(|there| entry.stamp() > there.stamp());
-            all += 1;
-            done += usize::from(!newer || maps.fdb.set(key, entry)?.is_ok());
-        }
+    for (key, entry) in old_entries(old)? {
+        let there = maps.tables().fdb.get(key)?;
+        let newer = there.is_none_or(|there| entry.stamp() > there.stamp());
+        all += 1;
+        done +=
+            usize::from(!newer || maps.change(|tables| tables.fdb.set(key, before::entry(entry)))?.is_ok());
     }
     Ok((done, all))
 }
@@ -190,7 +245,7 @@ fn fdb_entries(key: &[u8], value: &[u8]) -> Vec<(FdbKey, FdbEntry)> {
 }
 
 /// Copies the elements that the new map has not.
-fn copy(step: &Move, from: u32, scratch: &Pins) -> Result<(usize, usize)> {
+fn copy(step: &Move, scratch: &Pins) -> Result<(usize, usize)> {
     let name = step.spec.name;
     let what = || format!("copy map {name}");
     let new = RawMap::open(&scratch.map(name))?;
@@ -205,7 +260,6 @@ fn copy(step: &Move, from: u32, scratch: &Pins) -> Result<(usize, usize)> {
             done += 1;
             continue;
         };
-        let value = translate(name, from, value);
         let (key, value) = (fit(key, key_size), fit(&value, value_size));
         let there = new.get(&key).with_context(what)?;
         let newer = there.is_none_or(|there| there.iter().all(|byte| *byte == 0));
@@ -224,18 +278,13 @@ fn go_over(name: &str, old: &Pins, scratch: &Pins, moves: &[Move]) -> Result<Vec
     links::share(old, scratch)?;
     // From here on the old build knows that its programs may not be the ones that run.
     programs::clear_mark(old)?;
-    let maps = Maps::open(scratch, Access::Write)?;
-    let clock = Clock::of(&maps.identity()?);
-    let mut dataplane = Dataplane { name: name.to_owned(), pins: scratch.clone(), maps, clock };
+    let mut dataplane = opened(name, scratch)?;
     if !moves.iter().any(|step| step.spec.name == PRESENT && step.shared) {
         find_present(&mut dataplane)?;
     }
-    if !find(moves, "PORTS")?.shared {
-        add_lists_and_states(&mut dataplane, moves)?;
-    }
     let ports = programs::follow(&dataplane)?;
-    dataplane.maps.forget()?;
-    sys::await_programs();
+    dataplane.raise();
+    await_programs().context("wait for the programs that run")?;
     for step in moves.iter().filter(|step| !step.shared) {
         match step.spec.name {
             "FDB" => carry_fdb(&step.old, &mut dataplane.maps).map(|_| ())?,
@@ -257,7 +306,7 @@ fn find_present(dataplane: &mut Dataplane) -> Result<()> {
         let attached = links::attached_to(&dataplane.pins, member.slot, Hook::In);
         if !links::tcx() || attached == Some(ifindex) {
             // It may go at this moment.
-            let _gone = dataplane.maps.set_present(member.slot, ifindex);
+            let _gone = dataplane.set_present(member.slot, ifindex);
         }
     }
     Ok(())
@@ -283,42 +332,6 @@ fn set_bases(old: &Pins, scratch: &Pins, counters: &RawMap) -> Result<()> {
     }
     bases.pin(&scratch.map(BASES)).with_context(|| format!("pin map {BASES}"))?;
     scratch.protect_map(BASES)
-}
-
-/// An element of another version's map in this one's words, where it does not only grow.
-fn translate(map: &str, from: u32, mut value: Vec<u8>) -> Vec<u8> {
-    match map {
-        // `slots`, which stood before `wire`, is no more.
-        "SETTINGS" if from < 3 && value.len() > 14 => {
-            value.drain(12..14);
-        }
-        // Whether it is down has a word of its own.
-        "PORTS" if from < 3 && value.len() >= size_of::<Port>() => {
-            let mut port: Port = bytemuck::pod_read_unaligned(&fit(&value, size_of::<Port>()));
-            port.flags &= !DOWN_BEFORE_3;
-            value = bytemuck::bytes_of(&port).to_vec();
-        }
-        _ => {}
-    }
-    value
-}
-
-/// In a port's flags before version 3: its interface is down.
-const DOWN_BEFORE_3: u32 = 1 << 9;
-
-/// What version 3 has in words of their own: which ports are down, and the lists of ports.
-fn add_lists_and_states(dataplane: &mut Dataplane, moves: &[Move]) -> Result<()> {
-    dataplane.refresh_sources()?;
-    dataplane.refresh_settings()?;
-    let ports = find(moves, "PORTS")?;
-    for slot in 1..MAX_PORTS as u16 {
-        let port = ports.old.get(&u32::from(slot).to_ne_bytes()).context("read the ports")?;
-        let port: Port = bytemuck::pod_read_unaligned(&fit(&port.unwrap_or_default(), size_of::<Port>()));
-        if port.flags & DOWN_BEFORE_3 != 0 {
-            dataplane.maps.set_down(slot, true)?;
-        }
-    }
-    Ok(())
 }
 
 /// Cuts to a length, or fills up with zeroes: what a layout gains, it gains at its end, and zero is what held before. A

@@ -1,45 +1,53 @@
 //! The kernel's side of a switch: making it, opening it, taking it away.
 
 mod bpffs;
-mod clock;
+pub(crate) mod clock;
 mod fdb;
+mod grace;
 pub(crate) mod hold;
-pub(crate) mod journal;
+pub(crate) mod image;
+pub mod ledger;
 pub(crate) mod links;
 mod load;
 pub(crate) mod maps;
 pub(crate) mod migrate;
 pub mod pins;
 pub(crate) mod programs;
-mod raw;
+pub(crate) mod raw;
 mod spec;
 pub(crate) mod state;
 mod sys;
+mod tables;
 mod words;
+mod write;
 
 use std::{error::Error, fmt, io};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use vswitch_ebpf::{
-    abi::{ABI_VERSION, Identity, PortRecord, Stamp},
+    abi::{ABI_VERSION, Stamp},
     fdb::Shape,
 };
 
 use clock::Clock;
+pub(crate) use grace::await_programs;
+use ledger::{Identity, Ledger, PortRecord};
 use links::Hook;
 use maps::Maps;
+pub(crate) use maps::is_there;
 use pins::Pins;
 pub use spec::Access;
-pub(crate) use sys::await_programs;
 
-use crate::{failure::in_words, net::Netns};
+use crate::{change::intent, config::SwitchConfig, failure::in_words, net::Netns};
 
 /// A switch that exists.
 pub struct Dataplane {
     /// Its name.
     pub name: String,
     pub(crate) pins: Pins,
-    pub(crate) maps: Maps,
+    /// What the programs read: changed by [`Dataplane::write`] alone.
+    maps: Maps,
+    pub(crate) ledger: Ledger,
     clock: Clock,
 }
 
@@ -62,15 +70,16 @@ impl Error for Incomplete {}
 impl Dataplane {
     /// Makes a switch without ports in the calling thread's namespace. Until [`Dataplane::set_complete`] it counts as half
     /// made. Nothing is left if it fails.
-    pub fn create(name: &str, fdb_max: u32) -> Result<Self> {
+    pub(crate) fn create(config: &SwitchConfig) -> Result<Self> {
+        let name = &config.name;
         let pins = Pins::of(name);
         let scratch = pins.scratch();
-        let made = Self::create_at(&scratch, fdb_max).and_then(|made| {
+        let made = Self::create_at(&scratch, config).and_then(|made| {
             scratch.become_switch(&pins)?;
             Ok(made)
         });
         match made {
-            Ok((maps, clock)) => Ok(Self { name: name.to_owned(), pins, maps, clock }),
+            Ok((maps, ledger, clock)) => Ok(Self { name: name.clone(), pins, maps, ledger, clock }),
             Err(err) => {
                 // The error of the creation is the one to tell.
                 let _kept = scratch.clear();
@@ -79,16 +88,17 @@ impl Dataplane {
         }
     }
 
-    fn create_at(pins: &Pins, fdb_max: u32) -> Result<(Maps, Clock)> {
+    fn create_at(pins: &Pins, config: &SwitchConfig) -> Result<(Maps, Ledger, Clock)> {
         pins.create()?;
-        let shape = fdb::shape(fdb_max)?;
+        let shape = fdb::shape(config.fdb_max)?;
         let clock = load::load_new(pins, shape, &[])?;
         let (netns_dev, netns_ino) = Netns::current()?.identity();
         let Clock { tick, epoch } = clock;
         let Shape { max: fdb_max, secret: fdb_secret } = shape;
         let made = Identity { netns_dev, netns_ino, tick, epoch, fdb_max, fdb_secret, ..Identity::default() };
-        maps::write_identity(pins, made)?;
-        Ok((Maps::open(pins, Access::Write)?, clock))
+        ledger::write_identity(pins, made)?;
+        intent::begin(pins, config)?;
+        Ok((Maps::open(pins, Access::Write)?, Ledger::open(pins, Access::Write)?, clock))
     }
 
     /// Whether there is a switch of that name, whole or not.
@@ -113,13 +123,13 @@ impl Dataplane {
 
     /// Marks the switch as whole, or as being taken away.
     pub fn set_complete(&mut self, complete: bool) -> Result<()> {
-        let identity = self.maps.identity()?;
-        self.maps.set_identity(Identity { complete: u32::from(complete), ..identity })
+        let identity = self.ledger.identity()?;
+        self.ledger.set_identity(Identity { complete: u32::from(complete), ..identity })
     }
 
     /// Whether the command that made the switch has finished, and none has begun to take it away.
     pub(crate) fn is_complete(&self) -> Result<bool> {
-        Ok(self.maps.identity()?.complete != 0)
+        Ok(self.ledger.identity()?.complete != 0)
     }
 
     /// Opens a switch that lives in the calling thread's namespace.
@@ -167,13 +177,25 @@ impl Dataplane {
         if !Self::exists(name)? {
             bail!(r#"switch "{name}": there is none of that name: make it with `vswitch -s {name} up`"#);
         }
-        let maps = Maps::open(&pins, access).map_err(|err| match refusal(&err) {
+        let opened = Maps::open(&pins, access).and_then(|maps| {
+            let ledger = Ledger::open(&pins, access)?;
+            if !pins.map(intent::NAME).try_exists()? {
+                bail!("its map {} is missing", intent::NAME);
+            }
+            Ok((maps, ledger))
+        });
+        let (maps, ledger) = opened.map_err(|err| match refusal(&err) {
             Some(io::ErrorKind::PermissionDenied) => unreadable(name, io::ErrorKind::PermissionDenied.into()),
             _ => Incomplete { switch: name.to_owned(), what: in_words(&err) }.into(),
         })?;
-        let identity = maps.identity()?;
+        let identity = ledger.identity()?;
         lives_here(name, &identity)?;
-        Ok(Self { name: name.to_owned(), pins, maps, clock: Clock::of(&identity) })
+        Ok(Self { name: name.to_owned(), pins, maps, ledger, clock: Clock::of(&identity) })
+    }
+
+    /// What the switch was made to be.
+    pub(crate) fn intent(&self) -> Result<SwitchConfig> {
+        intent::read(&self.pins).with_context(|| format!(r#"switch "{}""#, self.name))
     }
 
     /// What an incomplete switch still knows of its ports, by slot; `None` if that is lost too.
@@ -183,10 +205,10 @@ impl Dataplane {
     /// It lives in another namespace.
     pub(crate) fn salvage(name: &str) -> Result<Option<Vec<(u16, PortRecord)>>> {
         let pins = Pins::of(name);
-        if let Ok(identity) = maps::open_identity(&pins) {
+        if let Ok(identity) = ledger::open_identity(&pins, Access::Write) {
             lives_here(name, &identity)?;
         }
-        Ok(maps::open_records(&pins).ok())
+        Ok(ledger::open_records(&pins).ok())
     }
 
     /// The time, as the dataplane stamps entries.

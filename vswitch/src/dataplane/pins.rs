@@ -27,11 +27,13 @@ use crate::net::Refused;
 pub(super) const GROUP: &str = "vswitch";
 
 /// Maps that [`GROUP`] may read; the others are for root alone.
-const READABLE: [&str; 10] = [
+const READABLE: [&str; 12] = [
     "BASES",
     "COUNTERS",
     "FDB",
+    "FILTERS",
     "IDENTITY",
+    "INTENT",
     "INTERFACES",
     "PORTS",
     "PRESENT",
@@ -152,11 +154,15 @@ impl Pins {
 
     /// Sets who may read a map's pin.
     pub fn protect_map(&self, name: &str) -> Result<()> {
-        let path = self.map(name);
+        self.protect(&self.map(name), name)
+    }
+
+    /// As [`Pins::protect_map`], where the map is pinned elsewhere until it gets its place.
+    pub(crate) fn protect(&self, path: &Path, name: &str) -> Result<()> {
         let mode = if READABLE.contains(&name) { 0o640 } else { 0o600 };
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
             .with_context(|| format!("set the mode of {}", path.display()))?;
-        give_to_group(&path);
+        give_to_group(path);
         Ok(())
     }
 
@@ -212,7 +218,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 /// Something that was to be removed: that it is not there is no error.
-pub(super) fn gone(removed: io::Result<()>, path: &Path) -> Result<()> {
+pub(crate) fn gone(removed: io::Result<()>, path: &Path) -> Result<()> {
     match removed {
         Err(err) if err.kind() != io::ErrorKind::NotFound => {
             Err(err).with_context(|| format!("remove {}", path.display()))

@@ -64,7 +64,7 @@ pub(crate) fn replace(dataplane: &Dataplane) -> Result<Vec<String>> {
 
 /// Loads this build's programs for the switch's maps; nobody runs them yet.
 pub(crate) fn load(dataplane: &Dataplane, log_packets: bool) -> Result<Ebpf> {
-    load::load_again(&dataplane.pins, dataplane.maps.fdb.shape(), log_packets).context("load the dataplane")
+    load::load_again(&dataplane.pins, dataplane.fdb_shape(), log_packets).context("load the dataplane")
 }
 
 /// Makes loaded programs the switch's: first those that new ports are attached with, then those of each port. Returns the
@@ -74,8 +74,7 @@ pub(crate) fn install(dataplane: &Dataplane, ebpf: &mut Ebpf, log_packets: bool)
     clear_mark(pins)?;
     load::repin_programs(pins, ebpf)?;
     let ports = follow(dataplane)?;
-    // What the others remember is not what these would decide.
-    dataplane.maps.forget()?;
+    dataplane.raise();
     set_mark(pins, log_packets)?;
     Ok(ports)
 }
@@ -92,7 +91,7 @@ pub(super) fn follow(dataplane: &Dataplane) -> Result<Vec<String>> {
     for member in dataplane.members()?.iter().filter(|member| member.is_present()) {
         let mut any = false;
         // What it is called now: nobody may have followed a change.
-        let called = match dataplane.maps.is_there(member.slot)? {
+        let called = match dataplane.is_there(member.slot)? {
             true => names.name_of(member.port.ifindex).ok(),
             false => None,
         };

@@ -15,10 +15,13 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
+pub(super) const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// `union bpf_attr` for BPF_MAP_CREATE, as far as it is used.
 #[repr(C)]
+#[derive(Default)]
 struct MapCreate {
     map_type: u32,
     key_size: u32,
@@ -31,7 +34,7 @@ struct MapCreate {
 }
 
 /// A map of any layout.
-pub(super) struct RawMap {
+pub(crate) struct RawMap {
     data: MapData,
     pub(super) info: MapInfo,
     /// Bytes of a key.
@@ -42,28 +45,39 @@ pub(super) struct RawMap {
 
 impl RawMap {
     /// Opens a pinned map.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let opened = MapData::from_pin(path).map_err(anyhow::Error::from).and_then(Self::new);
         opened.with_context(|| format!("open {}", path.display()))
     }
 
+    /// Opens a pinned map to be looked at alone.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
+        let opened = sys::open_read_only(path).map_err(anyhow::Error::from);
+        opened
+            .and_then(|fd| Self::new(MapData::from_fd(fd)?))
+            .with_context(|| format!("open {}", path.display()))
+    }
+
     /// Makes an array.
-    pub(super) fn array(name: &str, value: usize, entries: u32) -> Result<Self> {
-        let mut attr = MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
-            key_size: 4,
-            value_size: u32::try_from(value).with_context(|| format!("map {name}"))?,
-            max_entries: entries,
-            map_flags: 0,
-            inner_map_fd: 0,
-            numa_node: 0,
-            name: [0; 16],
+    pub(crate) fn array(name: &str, value: usize, entries: u32) -> Result<Self> {
+        let value = u32::try_from(value).with_context(|| format!("map {name}"))?;
+        let fd = create(name, BPF_MAP_TYPE_ARRAY, value, entries, None);
+        Self::new(MapData::from_fd(fd.with_context(|| format!("make map {name}"))?)?)
+    }
+
+    /// Makes a hash map that takes memory for what is in it alone.
+    pub(super) fn hash(name: &str, key_size: u32, value_size: u32, max_entries: u32) -> Result<Self> {
+        let map_flags = BPF_F_NO_PREALLOC;
+        let attr = MapCreate {
+            map_type: BPF_MAP_TYPE_HASH,
+            key_size,
+            value_size,
+            max_entries,
+            map_flags,
+            ..MapCreate::default()
         };
-        attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
-        // SAFETY: `attr` is laid out as the kernel's for this command, and holds no pointers.
-        let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }.with_context(|| format!("make map {name}"))?;
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-        Self::new(MapData::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })?)
+        let fd = make(name, attr).with_context(|| format!("make map {name}"))?;
+        Self::new(MapData::from_fd(fd)?)
     }
 
     fn new(data: MapData) -> Result<Self> {
@@ -81,12 +95,12 @@ impl RawMap {
     }
 
     /// Pins the map.
-    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn pin(&self, path: &Path) -> io::Result<()> {
         sys::pin(self.data.fd(), path)
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value];
         self.check(key, &value)?;
         let mut attr = self.element(key, value.as_mut_ptr() as u64);
@@ -100,7 +114,7 @@ impl RawMap {
     }
 
     /// Adds or replaces an element.
-    pub(super) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.check(key, value)?;
         let mut attr = self.element(key, value.as_ptr() as u64);
         // SAFETY: as in `get`; the kernel only reads the value.
@@ -108,7 +122,7 @@ impl RawMap {
     }
 
     /// All keys, one behind the other; elements that come or go meanwhile may be missing or appear twice.
-    pub(super) fn keys(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn keys(&self) -> io::Result<Vec<u8>> {
         let mut keys: Vec<u8> = Vec::new();
         let mut next = vec![0; self.key];
         // Where the last key was removed, the kernel begins anew.
@@ -127,7 +141,7 @@ impl RawMap {
     }
 
     /// Bytes of a key and of a value.
-    pub(super) fn sizes(&self) -> (usize, usize) {
+    pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.key, self.value)
     }
 
@@ -146,4 +160,26 @@ impl RawMap {
     fn fd(&self) -> u32 {
         self.data.fd().as_fd().as_raw_fd().cast_unsigned()
     }
+}
+
+/// Makes a map whose keys are of four bytes; one of maps like `inner`, if there is that.
+pub(super) fn create(
+    name: &str,
+    map_type: u32,
+    value_size: u32,
+    max_entries: u32,
+    inner: Option<&OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let inner_map_fd = inner.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
+    let attr =
+        MapCreate { map_type, key_size: 4, value_size, max_entries, inner_map_fd, ..MapCreate::default() };
+    make(name, attr)
+}
+
+fn make(name: &str, mut attr: MapCreate) -> io::Result<OwnedFd> {
+    attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
+    // SAFETY: `attr` is laid out as the kernel's for this command, and holds no pointers.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

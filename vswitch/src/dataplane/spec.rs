@@ -5,13 +5,19 @@ use aya::maps::{MapData, MapInfo, MapType};
 use bytemuck::{Pod, Zeroable};
 use vswitch_ebpf::{
     abi::{
-        Counters, INTERFACES_MAX, Identity, Interface, List, MAX_PORTS, MEMBERS_MAX, Port, PortRecord,
-        SOURCES_MAX, Settings, SourceKey, lists,
+        Counters, INTERFACES_MAX, Interface, List, MAX_PORTS, MEMBERS_MAX, Port, SOURCES_MAX, Settings,
+        SourceKey, lists,
     },
     fdb::Set,
+    memory::{RECORDS as VERDICTS_MAX, Record},
 };
 
-use super::{pins::Pins, sys};
+use super::{
+    ledger::{FILTERS_MAX, Filter, Identity, PortRecord},
+    pins::Pins,
+    raw::{BPF_F_NO_PREALLOC, RawMap},
+    sys,
+};
 
 /// How the switch's maps are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +50,26 @@ pub(super) struct Spec {
     flags: u32,
     /// The first ABI version whose map of that name is this one, in layout and meaning. 0: all.
     pub(super) since: u32,
+    /// Verdicts follow from it: whoever changes it raises the generation.
+    pub(super) decides: bool,
 }
 
 const fn spec<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
-    Spec { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags: 0, since: 0 }
+    Spec {
+        name,
+        kind,
+        key: size_of::<K>() as u32,
+        value: size_of::<V>() as u32,
+        entries,
+        flags: 0,
+        since: 0,
+        decides: false,
+    }
+}
+
+/// A map that verdicts follow from.
+const fn table<K, V>(name: &'static str, kind: MapType, entries: u32) -> Spec {
+    Spec { decides: true, ..spec::<K, V>(name, kind, entries) }
 }
 
 /// An array that userspace maps into its memory.
@@ -57,22 +79,29 @@ const fn shared<V>(name: &'static str, entries: u32) -> Spec {
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-const SPECS: [Spec; 15] = [
-    Spec { since: 3, ..spec::<u32, Settings>("SETTINGS", MapType::Array, 1) },
-    Spec { since: 3, ..spec::<u32, Port>("PORTS", MapType::Array, MAX_PORTS) },
-    Spec { since: 3, ..shared::<u64>("STATES", MAX_PORTS) },
+/// The programs' maps.
+const SPECS: [Spec; 14] = [
+    Spec { since: 3, ..table::<u32, Settings>("SETTINGS", MapType::Array, 1) },
+    Spec { since: 3, ..table::<u32, Port>("PORTS", MapType::Array, MAX_PORTS) },
+    Spec { since: 3, decides: true, ..shared::<u64>("STATES", MAX_PORTS) },
     Spec { since: 3, ..shared::<u64>("GENERATION", 1) },
-    Spec { since: 3, ..spec::<u32, List>("LISTS", MapType::Array, lists::COUNT) },
-    Spec { since: 3, ..spec::<u32, u32>("MEMBERS", MapType::Array, MEMBERS_MAX) },
-    spec::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
-    shared::<Set>("FDB", 0),
+    Spec { since: 3, ..spec::<u32, Record>("VERDICTS", MapType::PerCpuArray, VERDICTS_MAX) },
+    Spec { since: 3, ..table::<u32, List>("LISTS", MapType::Array, lists::COUNT) },
+    Spec { since: 3, ..table::<u32, u32>("MEMBERS", MapType::Array, MEMBERS_MAX) },
+    table::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
+    Spec { decides: true, ..shared::<Set>("FDB", 0) },
     Spec { since: 2, ..shared::<u64>("FDB_USED", 1) },
-    Spec { since: 3, ..spec::<SourceKey, u64>("SOURCES", MapType::Hash, SOURCES_MAX) },
+    Spec { since: 3, ..table::<SourceKey, u64>("SOURCES", MapType::Hash, SOURCES_MAX) },
     spec::<u32, Counters>("COUNTERS", MapType::PerCpuArray, MAX_PORTS),
     spec::<u32, Device>("DEVMAP", MapType::DevMap, MAX_PORTS),
     Spec { since: 2, ..spec::<u32, Device>(PRESENT, MapType::DevMap, MAX_PORTS) },
-    spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS),
+];
+
+/// Userspace's own, which no program reads.
+const LEDGER: [Spec; 3] = [
+    Spec { since: 3, ..spec::<u32, PortRecord>("RECORDS", MapType::Array, MAX_PORTS) },
     spec::<u32, Identity>("IDENTITY", MapType::Array, 1),
+    Spec { since: 3, flags: BPF_F_NO_PREALLOC, ..spec::<Filter, u32>("FILTERS", MapType::Hash, FILTERS_MAX) },
 ];
 
 /// The ports' interfaces, which the kernel takes out when they go.
@@ -85,12 +114,30 @@ const BASES_SPEC: Spec = spec::<u32, Counters>(BASES, MapType::Array, MAX_PORTS)
 
 /// All maps of a switch.
 pub(super) fn specs() -> impl Iterator<Item = &'static Spec> {
-    SPECS.iter()
+    SPECS.iter().chain(&LEDGER)
 }
 
-/// The names of all maps, as in the object.
+/// The names of the programs' maps, as in the object.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     SPECS.iter().map(|spec| spec.name)
+}
+
+/// Makes and pins those maps of userspace's that are not there.
+pub(super) fn make_ledger(pins: &Pins) -> Result<()> {
+    for Spec { name, kind, key, value, entries, .. } in &LEDGER {
+        let path = pins.map(name);
+        if path.exists() {
+            continue;
+        }
+        let map = if *kind == MapType::Hash {
+            RawMap::hash(name, *key, *value, *entries)?
+        } else {
+            RawMap::array(name, *value as usize, *entries)?
+        };
+        map.pin(&path).with_context(|| format!("pin map {name}"))?;
+        pins.protect_map(name)?;
+    }
+    Ok(())
 }
 
 /// Opens one pinned map after comparing it with its spec: aya takes sizes on trust, and a larger value than expected
@@ -109,7 +156,7 @@ pub(super) fn open(pins: &Pins, name: &'static str, access: Access) -> Result<Ma
     };
     let data = opened.with_context(|| format!("its map {name} cannot be opened"))?;
     let info = data.info().with_context(|| format!("its map {name} cannot be looked at"))?;
-    let Some(spec) = SPECS.iter().chain([&BASES_SPEC]).find(|spec| spec.name == name) else {
+    let Some(spec) = specs().chain([&BASES_SPEC]).find(|spec| spec.name == name) else {
         bail!("map {name}: not one of this build's");
     };
     if let Err(difference) = check(spec, &info) {

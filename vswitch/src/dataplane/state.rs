@@ -1,26 +1,20 @@
-//! What do the maps say, in the words of the configuration? And back.
-
-use std::collections::BTreeMap;
+//! Which ports does a switch have, in which slots, and what is known of each?
 
 use anyhow::{Result, bail};
 use aya::programs::ProgramInfo;
 use vswitch_ebpf::{
-    abi::{
-        FdbEntry, FdbKey, HOST_SLOT, IFNAMSIZ, LISTED, List, MAX_PORTS, MEMBERS_MAX, Port, PortRecord,
-        SOURCES_MAX, Settings, SourceKey, fdb_flags, lists, mode, port_flags, record_flags, settings_flags,
-    },
+    abi::{Counters, FdbEntry, FdbKey, Port, Settings, fdb_flags},
+    fdb::Shape,
     frame::MacAddr,
 };
 
-use super::{Dataplane, await_programs, links::Hook};
-use crate::config::{Datapath, FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig};
-
-/// Elements of `MEMBERS` for the rows of one list of `LISTS`, which follow on one another: a few of the longest that there may
-/// be.
-const LIST_ROOM: u32 = 8 * MAX_PORTS;
-
-/// Where the rows of those who list senders begin: the second half of `MEMBERS`, twice as much as there may be.
-const LISTENERS_ROOM: u32 = MEMBERS_MAX / 2;
+use super::{
+    Dataplane,
+    clock::Clock,
+    ledger::{IFNAMSIZ, PortRecord, record_flags},
+    links::Hook,
+};
+use crate::config::{Datapath, FarEnd, PortConfig, Role};
 
 /// A port as the maps have it.
 #[derive(Clone, Debug)]
@@ -38,32 +32,12 @@ impl Member {
 
     /// Whether it is an uplink.
     pub(crate) fn is_uplink(&self) -> bool {
-        self.port.flags & port_flags::UPLINK != 0
+        self.record.flags & record_flags::UPLINK != 0
     }
 
     /// Towards the outside or not.
     pub(crate) fn role(&self) -> Role {
-        if self.is_uplink() { Role::Uplink } else { Role::Access }
-    }
-
-    /// Whether its station's address is known without learning.
-    pub(crate) fn is_known(&self) -> bool {
-        self.record.first_mac != [0; 6] || self.record.flags & record_flags::CREATED_VETH != 0
-    }
-
-    /// The [`settings_flags`] that let the programs look at what a port like this needs.
-    fn looks(&self) -> u32 {
-        let mut looks = 0;
-        if self.is_uplink() {
-            return looks;
-        }
-        if self.port.mode != mode::BRIDGE || self.is_known() {
-            looks |= settings_flags::STATIONS;
-        }
-        if self.port.mode == mode::SOURCE {
-            looks |= settings_flags::SOURCES;
-        }
-        looks
+        if self.is_uplink() { Role::Uplink } else { Role::Downlink }
     }
 
     /// The hooks by which the switch sees its frames while its interface is there.
@@ -94,12 +68,12 @@ impl Member {
 impl Dataplane {
     /// All ports, by slot.
     pub(crate) fn members(&self) -> Result<Vec<Member>> {
-        let ports = self.maps.all_ports()?;
+        let ports = self.maps.tables().all_ports()?;
         let member = |(slot, record)| {
             let port = ports.get(usize::from(slot)).copied().unwrap_or_default();
             Member { slot, record, port }
         };
-        Ok(self.maps.records()?.into_iter().map(member).collect())
+        Ok(self.ledger.records()?.into_iter().map(member).collect())
     }
 
     /// The port with this interface.
@@ -120,14 +94,14 @@ impl Dataplane {
 
     /// The port that an interface is.
     pub(crate) fn member_of(&self, ifindex: u32) -> Result<Option<Member>> {
-        let Some(slot) = self.maps.slot_of(ifindex)? else { return Ok(None) };
+        let Some(slot) = self.maps.tables().slot_of(ifindex)? else { return Ok(None) };
         let member = self.member_at(slot)?;
-        Ok((member.record.ifindex == ifindex && self.maps.is_there(slot)?).then_some(member))
+        Ok((member.record.ifindex == ifindex && self.is_there(slot)?).then_some(member))
     }
 
     /// The port in a slot: to ask for one by name is to read them all.
     pub(crate) fn member_at(&self, slot: u16) -> Result<Member> {
-        Ok(Member { slot, record: self.maps.record(slot)?, port: self.maps.port(slot)? })
+        Ok(Member { slot, record: self.ledger.record(slot)?, port: self.maps.tables().port(slot)? })
     }
 
     /// The kernel's number of the switch's XDP program, by which it is told from others'.
@@ -135,191 +109,60 @@ impl Dataplane {
         ProgramInfo::from_pin(self.pins.program(Hook::Xdp.program())).ok().map(|info| info.id())
     }
 
-    /// A slot for a new port.
-    pub(crate) fn free_slot(&self) -> Result<u16> {
-        let used = self.maps.records()?;
-        // In the order of the slots: the first that is not where it would be without a gap.
-        let gap = (1..).zip(&used).find(|(slot, (taken, _))| slot != taken).map(|(slot, _)| slot);
-        let after = used.last().map_or(1, |(last, _)| last + 1);
-        match gap.or_else(|| (u32::from(after) < MAX_PORTS).then_some(after)) {
-            Some(slot) => Ok(slot),
-            None => bail!(r#"switch "{}": all {} ports are in use"#, self.name, MAX_PORTS - 1),
-        }
+    /// What holds for the whole switch, as the programs have it.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        self.maps.tables().settings()
     }
 
-    /// Lets the programs look at all that a port needs which is about to be so. Killed after it, they look in vain.
-    pub(crate) fn look_for(&mut self, member: &Member) -> Result<()> {
-        let before = self.maps.settings()?;
-        let flags = before.flags | member.looks();
-        if flags != before.flags {
-            self.maps.set_settings(Settings { flags, ..before })?;
-        }
-        Ok(())
+    /// Whether a port's interface is the one that was attached. The kernel takes it out of the map when it goes; its index, and
+    /// with that what the record says, may be a stranger's by now.
+    pub(crate) fn is_there(&self, slot: u16) -> Result<bool> {
+        self.maps.is_there(slot)
     }
 
-    /// Brings the settings that follow from the ports up to date.
-    pub(crate) fn refresh_settings(&mut self) -> Result<()> {
-        let members = self.members()?;
-        let before = self.maps.settings()?;
-        let mut uplinks = members.iter().filter(|member| member.is_uplink() && member.is_present());
-        let wire = match (uplinks.next(), uplinks.next()) {
-            (Some(only), None) => only.slot,
-            (_, _) => 0,
-        };
-        let mut access = members.iter().filter(|member| !member.is_uplink());
-        let passthru =
-            access.find(|member| member.port.mode == mode::PASSTHRU).map_or(0, |member| member.slot);
-        let looks = members.iter().fold(0, |looks, member| looks | member.looks());
-        let flags = before.flags & !(settings_flags::STATIONS | settings_flags::SOURCES) | looks;
-        let after = Settings { flags, wire, passthru, ..before };
-        if after != before {
-            self.maps.set_settings(after)?;
-        }
-        let present = || members.iter().filter(|member| member.is_present());
-        self.set_list(lists::DOMAIN, &present().map(|member| member.slot).collect::<Vec<_>>())?;
-        let uplinks = present().filter(|member| member.is_uplink());
-        self.set_list(lists::UPLINKS, &uplinks.map(|member| member.slot).collect::<Vec<_>>())
+    /// Notes which interface a port's is, for as long as it is there, so that tc may deliver to it.
+    pub(crate) fn set_present(&mut self, slot: u16, ifindex: u32) -> Result<()> {
+        self.maps.set_present(slot, ifindex)
     }
 
-    /// Makes a list's members these. Its new row follows the one that may still be walked; at the end of its room, those who
-    /// walk the first rows there have to end before.
-    fn set_list(&mut self, which: u32, members: &[u16]) -> Result<()> {
-        let before = self.maps.list(which)?;
-        if self.maps.members_of(before)? == members {
-            return Ok(());
-        }
-        let room = which * LIST_ROOM..(which + 1) * LIST_ROOM;
-        let after = if before.is_empty() { room.start } else { before.first() + before.len() };
-        let fits = after + members.len() as u32 <= room.end;
-        if !fits {
-            await_programs();
-        }
-        let list = self.maps.write_row(if fits { after } else { room.start }, members)?;
-        self.maps.set_list(which, list)
+    /// Forgets a port's interface.
+    pub(crate) fn clear_present(&mut self, slot: u16) -> Result<()> {
+        self.maps.clear_present(slot)
     }
 
-    /// Sets what the user decides for the whole switch.
-    pub(crate) fn set_switch(&mut self, ageing: u32, host_access: bool, macvlan_compat: bool) -> Result<()> {
-        let mut flags = 0;
-        if host_access {
-            flags |= settings_flags::HOST_ACCESS;
-        }
-        if macvlan_compat {
-            flags |= settings_flags::MACVLAN_COMPAT;
-        }
-        let (ageing, second) = (self.clock.stamps(ageing), self.clock.stamps(1));
-        let refresh = if ageing == 0 { second } else { second.min(ageing / 4) };
-        let before = self.maps.settings()?;
-        flags |= before.flags & (settings_flags::STATIONS | settings_flags::SOURCES);
-        self.maps.set_settings(Settings { ageing, refresh, flags, ..before })
+    /// Lets XDP deliver to a port's interface.
+    pub(crate) fn set_xdp(&mut self, slot: u16, ifindex: u32) -> Result<()> {
+        self.maps.set_devmap(slot, ifindex)
     }
 
-    /// Makes a port's source list `senders`, and what all lists together say of them.
-    pub(crate) fn set_sources(&mut self, slot: u16, senders: &[MacAddr]) -> Result<()> {
-        for mac in senders {
-            self.maps.set_source(SourceKey { mac: *mac, slot }, LISTED)?;
-        }
-        for (key, _) in self.maps.sources()? {
-            if key.slot == slot && !senders.contains(&key.mac) {
-                self.maps.clear_source(key)?;
-            }
-        }
-        self.refresh_sources()
+    /// Stops XDP from delivering to a port.
+    pub(crate) fn clear_xdp(&mut self, slot: u16) -> Result<()> {
+        self.maps.clear_devmap(slot)
     }
 
-    /// Brings what the lists together say of each sender up to date: the elements of slot 0.
-    pub(crate) fn refresh_sources(&mut self) -> Result<()> {
-        let all = self.maps.sources()?;
-        let mut listeners = BTreeMap::<MacAddr, Vec<u16>>::new();
-        for (key, _) in all.iter().filter(|(key, _)| key.slot != HOST_SLOT) {
-            listeners.entry(key.mac).or_default().push(key.slot);
-        }
-        let before: BTreeMap<_, _> = all
-            .iter()
-            .filter(|(key, _)| key.slot == HOST_SLOT)
-            .map(|(key, list)| (key.mac, List(*list)))
-            .collect();
-        let mut rows = Vec::new();
-        for (mac, slots) in &mut listeners {
-            slots.sort_unstable();
-            let mut nodst = false;
-            for slot in slots.iter() {
-                nodst |= self.maps.port(*slot)?.flags & port_flags::NODST != 0;
-            }
-            rows.push((*mac, slots.clone(), nodst));
-        }
-        let mut same = before.len() == rows.len();
-        for (mac, slots, nodst) in &rows {
-            same = same
-                && match before.get(mac) {
-                    Some(list) => list.nodst() == *nodst && self.maps.members_of(*list)? == *slots,
-                    None => false,
-                };
-        }
-        if same {
-            return Ok(());
-        }
-        // Into that half of the room in which no list is, after those who walked one there.
-        let halves = [LISTENERS_ROOM, LISTENERS_ROOM + SOURCES_MAX];
-        let used = before.values().next().map_or(halves[1], |list| list.first());
-        let mut first = if used < halves[1] { halves[1] } else { halves[0] };
-        await_programs();
-        for (mac, slots, nodst) in &rows {
-            let list = self.maps.write_row(first, slots)?;
-            first += list.len();
-            let list = if *nodst { list.with_nodst() } else { list };
-            self.maps.set_source(SourceKey { mac: *mac, slot: HOST_SLOT }, list.0)?;
-        }
-        for mac in before.keys().filter(|mac| !listeners.contains_key(mac)) {
-            self.maps.clear_source(SourceKey { mac: *mac, slot: HOST_SLOT })?;
-        }
-        Ok(())
+    /// A slot's counters, summed over the CPUs.
+    pub(crate) fn counters(&self, slot: u16) -> Result<Counters> {
+        self.maps.counters(slot)
     }
 
-    /// The switch as a configuration.
-    pub(crate) fn config(&self) -> Result<SwitchConfig> {
-        let settings = self.maps.settings()?;
-        let members = self.members()?;
-        let mut config = SwitchConfig {
-            name: self.name.clone(),
-            ageing: u32::try_from(self.clock.seconds(settings.ageing.into())).unwrap_or(u32::MAX),
-            fdb_max: self.maps.fdb.max(),
-            host_access: settings.flags & settings_flags::HOST_ACCESS != 0,
-            macvlan_compat: settings.flags & settings_flags::MACVLAN_COMPAT != 0,
-            ports: members.iter().map(port_config).collect::<Result<_>>()?,
-            fdb: Vec::new(),
-        };
-        let mut entries = self.maps.fdb.all()?;
-        entries.sort_by_key(|(key, _)| *key);
-        for (key, entry) in entries {
-            let kind = entry_kind(entry);
-            let owner = |slot| members.binary_search_by_key(&slot, |member| member.slot).ok();
-            let Some(port) = owner(entry.slot()).and_then(|owner| config.ports.get_mut(owner)) else {
-                continue;
-            };
-            match kind {
-                EntryKind::Known => port.mac.push(key.mac),
-                EntryKind::Static => {
-                    let ifname = port.ifname.clone();
-                    config.fdb.push(StaticEntry { mac: key.mac, vlan: key.vlan, ifname });
-                }
-                EntryKind::Learned | EntryKind::Derived | EntryKind::Local => {}
-            }
-        }
-        let mut sources = self.maps.sources()?;
-        sources.sort_unstable_by_key(|(key, _)| *key);
-        for (key, _) in sources {
-            let owner = members.iter().position(|member| member.slot == key.slot);
-            if let Some(port) = owner.and_then(|owner| config.ports.get_mut(owner)) {
-                port.source.push(key.mac);
-            }
-        }
-        // The far end's own address comes first, as the user gave it; the others follow in order.
-        for (port, member) in config.ports.iter_mut().zip(&members) {
-            let first = MacAddr(member.record.first_mac);
-            port.mac.sort_by_key(|mac| (*mac != first, *mac));
-        }
-        Ok(config)
+    /// Sets a slot's counters to zero: it has a new owner.
+    pub(crate) fn clear_counters(&mut self, slot: u16) -> Result<()> {
+        self.maps.clear_counters(slot)
+    }
+
+    /// The most entries that the FDB holds.
+    pub(crate) fn fdb_max(&self) -> u32 {
+        self.maps.tables().fdb.max()
+    }
+
+    /// How large the FDB is, and how its addresses are spread.
+    pub(super) fn fdb_shape(&self) -> Shape {
+        self.maps.tables().fdb.shape()
+    }
+
+    /// How the dataplane counts time.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 }
 
@@ -330,10 +173,8 @@ pub(crate) enum EntryKind {
     Learned,
     /// Bound to a port by `fdb add --static`.
     Static,
-    /// One of a port's known addresses.
+    /// One of a port's known addresses, or that of a far end which vswitch made.
     Known,
-    /// The address of a far end that vswitch made: known without the user's saying.
-    Derived,
     /// The host's.
     Local,
 }
@@ -343,8 +184,6 @@ pub(crate) fn entry_kind(entry: FdbEntry) -> EntryKind {
     let flags = entry.flags();
     if flags & fdb_flags::LOCAL == fdb_flags::LOCAL {
         EntryKind::Local
-    } else if flags & fdb_flags::DERIVED != 0 {
-        EntryKind::Derived
     } else if flags & fdb_flags::STICKY != 0 {
         EntryKind::Known
     } else if flags & fdb_flags::STATIC != 0 {
@@ -359,37 +198,10 @@ pub(crate) fn key(mac: MacAddr) -> FdbKey {
     FdbKey { mac, vlan: 0 }
 }
 
-/// [`port_flags`] of a port, without those that follow from its interface.
-pub(crate) fn flags(config: &PortConfig) -> u32 {
-    [
-        (config.role == Role::Uplink, port_flags::UPLINK),
-        (config.hairpin, port_flags::HAIRPIN),
-        (config.isolated, port_flags::ISOLATED),
-        (config.learning, port_flags::LEARNING),
-        (config.flood, port_flags::FLOOD),
-        (config.mcast_flood, port_flags::MCAST_FLOOD),
-        (config.bcast_flood, port_flags::BCAST_FLOOD),
-        (config.nodst, port_flags::NODST),
-    ]
-    .into_iter()
-    .filter_map(|(on, flag)| on.then_some(flag))
-    .fold(0, |flags, flag| flags | flag)
-}
-
-/// [`Port::mode`] of a mode.
-pub(crate) const fn mode_number(mode: Mode) -> u8 {
-    match mode {
-        Mode::Bridge => mode::BRIDGE,
-        Mode::Vepa => mode::VEPA,
-        Mode::Private => mode::PRIVATE,
-        Mode::Passthru => mode::PASSTHRU,
-        Mode::Source => mode::SOURCE,
-    }
-}
-
 /// The record of a port that is about to be added.
 pub(crate) fn new_record(config: &PortConfig) -> Result<PortRecord> {
-    let (flags, netns, peer) = match &config.far_end {
+    let role = if config.role == Role::Uplink { record_flags::UPLINK } else { 0 };
+    let (made, netns, peer) = match &config.far_end {
         FarEnd::Existing => (0, "", ""),
         FarEnd::Tap => (record_flags::CREATED_TAP, "", ""),
         FarEnd::Veth { netns, peer } => (record_flags::CREATED_VETH, netns.as_str(), peer.as_str()),
@@ -398,12 +210,12 @@ pub(crate) fn new_record(config: &PortConfig) -> Result<PortRecord> {
         ifname: bytes::<IFNAMSIZ>(&config.ifname)?,
         peer: bytes::<IFNAMSIZ>(peer)?,
         netns: bytes::<64>(netns)?,
-        flags,
+        flags: made | role,
         undo: 0,
         ifindex: 0,
         datapath: datapath_number(Some(config.datapath)),
         active: 0,
-        first_mac: config.mac.first().map_or([0; 6], |mac| mac.0),
+        station: [0; 6],
     })
 }
 
@@ -441,39 +253,4 @@ pub(crate) fn bytes<const N: usize>(text: &str) -> Result<[u8; N]> {
         Some(_) | None => bail!(r#""{text}": longer than the {} bytes that there is room for"#, N - 1),
     }
     Ok(bytes)
-}
-
-fn port_config(member: &Member) -> Result<PortConfig> {
-    let flags = member.port.flags;
-    let on = |flag: u32| flags & flag != 0;
-    let far_end = if member.record.flags & record_flags::CREATED_VETH != 0 {
-        FarEnd::Veth { netns: text(&member.record.netns), peer: text(&member.record.peer) }
-    } else if member.record.flags & record_flags::CREATED_TAP != 0 {
-        FarEnd::Tap
-    } else {
-        FarEnd::Existing
-    };
-    Ok(PortConfig {
-        ifname: member.ifname(),
-        role: if on(port_flags::UPLINK) { Role::Uplink } else { Role::Access },
-        mode: match member.port.mode {
-            mode::BRIDGE => Mode::Bridge,
-            mode::VEPA => Mode::Vepa,
-            mode::PRIVATE => Mode::Private,
-            mode::PASSTHRU => Mode::Passthru,
-            mode::SOURCE => Mode::Source,
-            other => bail!(r#""{}": mode {other} is unknown to this build"#, member.ifname()),
-        },
-        mac: Vec::new(),
-        source: Vec::new(),
-        hairpin: on(port_flags::HAIRPIN),
-        isolated: on(port_flags::ISOLATED),
-        learning: on(port_flags::LEARNING),
-        flood: on(port_flags::FLOOD),
-        mcast_flood: on(port_flags::MCAST_FLOOD),
-        bcast_flood: on(port_flags::BCAST_FLOOD),
-        nodst: on(port_flags::NODST),
-        datapath: datapath(member.record.datapath),
-        far_end,
-    })
 }

@@ -20,6 +20,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -168,6 +169,27 @@ pub(super) fn update<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: &V) -> io::
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
 }
 
+/// Replaces elements of an array, in one call.
+pub(super) fn update_all<K: Pod, V: Pod>(map: impl AsFd, keys: &[K], values: &[V]) -> io::Result<()> {
+    let count = keys.len().min(values.len());
+    if count == 0 {
+        return Ok(());
+    }
+    let mut attr = MapBatch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(count).map_err(|_too_many| io::ErrorKind::InvalidInput)?,
+        map_fd: map.as_fd().as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the kernel's for this command; both slices hold `count` elements of the map's sizes,
+    // which `spec::check` has compared. The kernel only reads them.
+    unsafe { bpf(BPF_MAP_UPDATE_BATCH, &mut attr) }.map(|_| ())
+}
+
 /// An element.
 pub(super) fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
     let mut value = V::zeroed();
@@ -259,15 +281,4 @@ pub(super) unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i
     // SAFETY: as the caller promises; the kernel is told the size and treats what is beyond as zero.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as i32) }
-}
-
-/// Waits until no program runs any more that did when this was called: programs run as readers of RCU, and this is
-/// synchronize_rcu (kernel/sched/membarrier.c).
-pub(crate) fn await_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
-    // SAFETY: the system call takes no pointers.
-    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-        let _not_offered = io::Error::last_os_error();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
 }

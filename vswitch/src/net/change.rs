@@ -60,23 +60,10 @@ impl Netlink {
         self.set_attribute(link, LinkAttribute::Address(mac.to_vec()), &what).await
     }
 
-    /// Sets the longest payload, in bytes without the Ethernet header.
-    pub async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<()> {
-        let what = format!(r#"set MTU of "{}" to {mtu}"#, link.ifname);
-        self.set_attribute(link, LinkAttribute::Mtu(mtu), &what).await
-    }
-
     /// Notes something down on the interface, for people and for programs that have forgotten.
     pub async fn set_alias(&self, link: &Link, alias: &str) -> Result<()> {
         let what = format!(r#"set alias of "{}""#, link.ifname);
         self.set_attribute(link, LinkAttribute::IfAlias(alias.to_owned()), &what).await
-    }
-
-    /// Renames the interface; kernels before 6.2 want it down for that (EBUSY).
-    pub async fn rename(&self, link: &Link, ifname: &str) -> Result<()> {
-        check_name(ifname)?;
-        let what = format!(r#"rename "{}" to "{ifname}""#, link.ifname);
-        self.set_attribute(link, LinkAttribute::IfName(ifname.to_owned()), &what).await
     }
 
     /// Deletes the interface; a veth's peer goes with it.

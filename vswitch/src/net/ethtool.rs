@@ -14,8 +14,6 @@ use super::{Refused, errno};
 pub enum Feature {
     /// `gro`, generic-receive-offload. On a veth it also starts NAPI, without which XDP redirects into the other end vanish.
     Gro,
-    /// `gso`, generic-segmentation-offload.
-    Gso,
     /// `tso`, tcp-segmentation-offload.
     Tso,
     /// `tx`, tx-checksumming, SCTP's included. Off also takes away `tso` and UDP segmentation, which depend on it.
@@ -32,7 +30,6 @@ pub enum Feature {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Features {
     pub gro: bool,
-    pub gso: bool,
     pub tso: bool,
     pub tx_csum: bool,
     pub lro: bool,
@@ -78,7 +75,6 @@ impl Feature {
         match self {
             Self::TxCsum => Access::Own { get: 0x16, set: 0x17 },
             Self::Tso => Access::Own { get: 0x1e, set: 0x1f },
-            Self::Gso => Access::Own { get: 0x23, set: 0x24 },
             Self::Gro => Access::Own { get: 0x2b, set: 0x2c },
             Self::TxVlan => Access::Flag(FLAG_TX_VLAN),
             Self::RxVlan => Access::Flag(FLAG_RX_VLAN),
@@ -90,7 +86,6 @@ impl Feature {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gro => "gro",
-            Self::Gso => "gso",
             Self::Tso => "tso",
             Self::TxCsum => "tx",
             Self::Lro => "lro",
@@ -153,7 +148,6 @@ impl Ethtool {
     pub fn features(&self, ifname: &str) -> Result<Features> {
         Ok(Features {
             gro: self.get(ifname, Feature::Gro)?,
-            gso: self.get(ifname, Feature::Gso)?,
             tso: self.get(ifname, Feature::Tso)?,
             tx_csum: self.get(ifname, Feature::TxCsum)?,
             lro: self.get(ifname, Feature::Lro)?,

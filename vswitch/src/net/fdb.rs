@@ -1,13 +1,10 @@
-//! Which further MACs does an interface's own filter let in, and which IP addresses does it have?
-
-use std::net::IpAddr;
+//! Which further MACs does an interface's own filter let in?
 
 use anyhow::Result;
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage},
         neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     },
 };
@@ -43,13 +40,6 @@ impl Netlink {
         let replies = self.dump(RouteNetlinkMessage::GetNeighbour(message), &what).await?;
         Ok(replies.into_iter().filter_map(|reply| own_entry(reply, link.ifindex)).collect())
     }
-
-    /// The IP addresses of the interface, with their prefix lengths.
-    pub async fn addresses(&self, link: &Link) -> Result<Vec<(IpAddr, u8)>> {
-        let what = format!(r#"list the addresses of "{}""#, link.ifname);
-        let replies = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), &what).await?;
-        Ok(replies.into_iter().filter_map(|reply| address(reply, link.ifindex)).collect())
-    }
 }
 
 fn refusal(err: &anyhow::Error) -> Option<i32> {
@@ -75,21 +65,4 @@ fn own_entry(reply: RouteNetlinkMessage, ifindex: u32) -> Option<Mac> {
     entry.attributes.into_iter().find_map(|attribute| {
         if let NeighbourAttribute::LinkLayerAddress(mac) = attribute { mac.try_into().ok() } else { None }
     })
-}
-
-fn address(reply: RouteNetlinkMessage, ifindex: u32) -> Option<(IpAddr, u8)> {
-    let RouteNetlinkMessage::NewAddress(entry) = reply else { return None };
-    if entry.header.index != ifindex {
-        return None;
-    }
-    // On a point-to-point link IFA_ADDRESS is the far end and IFA_LOCAL the own address; IPv6 has IFA_ADDRESS alone.
-    let (mut own, mut any) = (None, None);
-    for attribute in entry.attributes {
-        if let AddressAttribute::Local(ip) = attribute {
-            own = Some(ip);
-        } else if let AddressAttribute::Address(ip) = attribute {
-            any = Some(ip);
-        }
-    }
-    own.or(any).map(|ip| (ip, entry.header.prefix_len))
 }

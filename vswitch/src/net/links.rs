@@ -106,28 +106,17 @@ pub struct Link {
     pub kind: LinkKind,
     /// Payload length, without the Ethernet header.
     pub mtu: u32,
-    pub min_mtu: Option<u32>,
-    pub max_mtu: Option<u32>,
     /// Administratively up (IFF_UP).
     pub up: bool,
     /// It has a carrier (IFF_LOWER_UP): for a veth, both ends are up; for a tap, a process holds it.
     pub carrier: bool,
-    /// Operationally up (IFF_RUNNING).
-    pub running: bool,
     /// The one administrative IFF_PROMISC flag, shared by everyone who sets it.
     pub promisc: bool,
-    /// How many hold it promiscuous, that flag included (`IFLA_PROMISCUITY`).
-    pub promiscuity: u32,
     pub master: Option<Master>,
     pub peer: Option<Peer>,
     pub xdp: Option<XdpProgram>,
-    pub gso_max_size: Option<u32>,
-    pub tso_max_size: Option<u32>,
     /// What somebody noted down on the interface (`ip link set alias`).
     pub alias: Option<String>,
-    /// Allocated queues; `ethtool -l` may use fewer.
-    pub rx_queues: u32,
-    pub tx_queues: u32,
     /// The driver by ethtool's name for it (`virtio_net`, `veth`, `tun`); filled by look-ups, not in events.
     pub driver: Option<String>,
 }
@@ -147,21 +136,13 @@ impl Link {
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             kind: LinkKind::Physical,
             mtu: 0,
-            min_mtu: None,
-            max_mtu: None,
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
-            running: flags.contains(LinkFlags::Running),
             promisc: flags.contains(LinkFlags::Promisc),
-            promiscuity: 0,
             master: None,
             peer: None,
             xdp: None,
-            gso_max_size: None,
-            tso_max_size: None,
             alias: None,
-            rx_queues: 1,
-            tx_queues: 1,
             driver: None,
         };
         let (mut info, mut lower, mut netnsid, mut master) = (Vec::new(), None, None, None);
@@ -170,15 +151,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.ifname = name,
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().unwrap_or_default(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                // 0 is the kernel's way to say "no limit known".
-                LinkAttribute::MinMtu(mtu) => link.min_mtu = Some(mtu).filter(|&mtu| mtu != 0),
-                LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(mtu).filter(|&mtu| mtu != 0),
-                LinkAttribute::Promiscuity(count) => link.promiscuity = count,
-                LinkAttribute::GsoMaxSize(size) => link.gso_max_size = Some(size),
                 LinkAttribute::IfAlias(text) => link.alias = Some(text),
-                LinkAttribute::TsoMaxSize(size) => link.tso_max_size = Some(size),
-                LinkAttribute::NumRxQueues(queues) => link.rx_queues = queues,
-                LinkAttribute::NumTxQueues(queues) => link.tx_queues = queues,
                 LinkAttribute::Controller(ifindex) => master = Some(ifindex),
                 LinkAttribute::Link(ifindex) => lower = Some(ifindex),
                 LinkAttribute::LinkNetNsId(id) => netnsid = Some(id),

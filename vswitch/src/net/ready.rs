@@ -234,7 +234,7 @@ fn missing(facts: &Facts, datapath: Datapath, role: Role) -> Vec<Action> {
         need(datapath == Datapath::Xdp && !peer.features.gro && peer.link.xdp.is_none(), Action::PeerGroOn);
     }
     // An uplink's filters follow from the other ports: see `uplink`.
-    need(filters && role == Role::Access && !link.promisc, Action::PromiscOn);
+    need(filters && role == Role::Downlink && !link.promisc, Action::PromiscOn);
     need(!link.up, Action::LinkUp);
     actions
 }

@@ -37,7 +37,6 @@ pub enum LinkEvent {
     /// It is here no longer.
     Gone {
         ifindex: u32,
-        ifname: String,
         /// It lives on in another namespace.
         moved: bool,
     },
@@ -92,7 +91,7 @@ impl Watch {
             let Ok(received) = ready.try_io(|socket| receive(socket.as_raw_fd(), buffer)) else { continue };
             match received {
                 // Port 0 is the kernel; any process may send to a multicast group that it may join.
-                Ok(Received { from: 0, length, netnsid }) => {
+                Ok(Datagram { from: 0, length, netnsid }) => {
                     decode(self.buffer.get(..length).unwrap_or_default(), netnsid, &mut self.waiting);
                 }
                 Ok(_) => {}
@@ -130,7 +129,7 @@ fn listen_to_all(fd: RawFd) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-struct Received {
+struct Datagram {
     /// The sender's port.
     from: u32,
     length: usize,
@@ -139,7 +138,7 @@ struct Received {
 }
 
 /// recvmsg(2) with the one control message that tells the namespace, which netlink-sys has no word for.
-fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<Received> {
+fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     // u64s, so that it is aligned as a cmsghdr.
     let mut control = [0u64; 8];
     // SAFETY: all-zero bytes are a valid sockaddr_nl and a valid msghdr: they consist of integers and null pointers.
@@ -169,7 +168,7 @@ fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<Received> {
         // SAFETY: `header` is one of `message`'s.
         header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
     }
-    Ok(Received { from: sender.nl_pid, length: length.unsigned_abs(), netnsid })
+    Ok(Datagram { from: sender.nl_pid, length: length.unsigned_abs(), netnsid })
 }
 
 fn decode(mut bytes: &[u8], netnsid: Option<i32>, events: &mut VecDeque<LinkEvent>) {
@@ -213,7 +212,7 @@ fn event(message: RouteNetlinkMessage, netnsid: Option<i32>) -> Option<LinkEvent
     let moved = has_moved(&link);
     let link = Link::parse(link);
     Some(if gone {
-        LinkEvent::Gone { ifindex: link.ifindex, ifname: link.ifname, moved }
+        LinkEvent::Gone { ifindex: link.ifindex, moved }
     } else {
         LinkEvent::Changed(Box::new(link))
     })

@@ -28,7 +28,7 @@ fn ports() -> [PortView; 2] {
     let web = PortView {
         ifname: "web0".into(),
         ifindex: None,
-        role: Role::Access,
+        role: Role::Downlink,
         state: PortState::Missing,
         datapath: None,
         mac: vec![MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])],
@@ -45,11 +45,11 @@ fn ports() -> [PortView; 2] {
 #[test]
 fn the_table_shows_flags_that_are_unusual() {
     let expected = "\
-IFNAME  INDEX  ROLE    MODE    STATE     DATAPATH  MAC                                  FLAGS
-nic0    2      uplink  bridge  degraded  xdp
+IFNAME  INDEX  ROLE      MODE    STATE     DATAPATH  MAC                                  FLAGS
+nic0    2      uplink    bridge  degraded  xdp
     receives for any address (promiscuous)
     fault: its program vswitch_in is not attached
-web0    -      access  bridge  missing   -         02:00:00:00:00:01,02:00:00:00:00:02  isolated on flood off
+web0    -      downlink  bridge  missing   -         02:00:00:00:00:01,02:00:00:00:00:02  isolated on flood off
     its interface is gone
 ";
     assert_eq!(table(&ports()), expected);
@@ -59,7 +59,7 @@ web0    -      access  bridge  missing   -         02:00:00:00:00:01,02:00:00:00
 #[test]
 fn json_has_the_keys_of_the_contract() {
     let expected = concat!(
-        r#"{"ifname":"web0","ifindex":null,"role":"access","mode":"bridge","state":"missing","datapath":null,"#,
+        r#"{"ifname":"web0","ifindex":null,"role":"downlink","mode":"bridge","state":"missing","datapath":null,"#,
         r#""mac":["02:00:00:00:00:01","02:00:00:00:00:02"],"source":[],"hairpin":false,"isolated":true,"learning":true,"#,
         r#""flood":false,"mcast_flood":true,"bcast_flood":true,"nodst":false,"promisc":false,"filters":[],"#,
         r#""notes":["its interface is gone"],"faults":[]}"#,
@@ -83,7 +83,7 @@ fn options_change_what_they_name_alone() {
         PortConfig { role: Role::Uplink, flood: false, datapath: Datapath::Tc, ..PortConfig::new("web0") };
     assert_eq!(port, expected);
     Options { uplink: Some(Switch::Off), ..Options::default() }.put_what(&mut port);
-    assert_eq!(port.role, Role::Access);
+    assert_eq!(port.role, Role::Downlink);
 }
 
 #[test]

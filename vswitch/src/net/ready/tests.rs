@@ -13,28 +13,20 @@ fn link(ifname: &str, kind: LinkKind, driver: &str) -> Link {
         ethernet: true,
         kind,
         mtu: 1500,
-        min_mtu: None,
-        max_mtu: None,
         up: true,
         carrier: true,
-        running: true,
         promisc: false,
-        promiscuity: 0,
         master: None,
         peer: None,
         xdp: None,
-        gso_max_size: None,
-        tso_max_size: None,
         alias: None,
-        rx_queues: 1,
-        tx_queues: 1,
         driver: Some(driver.into()),
     }
 }
 
 /// As a NIC or veth comes: every offload on, but neither GRO (veth) nor LRO.
 const FRESH: Features =
-    Features { gro: false, gso: true, tso: true, tx_csum: true, lro: false, rx_vlan: true, tx_vlan: true };
+    Features { gro: false, tso: true, tx_csum: true, lro: false, rx_vlan: true, tx_vlan: true };
 
 fn nic(driver: &str) -> Facts {
     Facts { link: link("eth0", LinkKind::Physical, driver), features: FRESH, peer: None }
@@ -53,11 +45,11 @@ fn tap() -> Facts {
 }
 
 fn ready(facts: &Facts, wanted: Datapath) -> Readiness {
-    readiness(facts, wanted, Role::Access, &[]).unwrap()
+    readiness(facts, wanted, Role::Downlink, &[]).unwrap()
 }
 
 fn refused(facts: &Facts, wanted: Datapath) -> String {
-    readiness(facts, wanted, Role::Access, &[]).unwrap_err().to_string()
+    readiness(facts, wanted, Role::Downlink, &[]).unwrap_err().to_string()
 }
 
 #[test]

@@ -1,0 +1,94 @@
+//! What has a command left that was interrupted, and how does it come to its end? By what is pinned alone, at the beginning
+//! of the next command: what was wanted of a switch that is there is completed; what is half made or half gone, goes.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+
+use super::{
+    destroy, intent,
+    reconcile::{Manner, Outcome, possible, reconcile},
+    switch::undo,
+};
+use crate::{
+    config::SwitchConfig,
+    dataplane::{Access, Dataplane, ledger::record_flags, migrate, pins::Pins, programs, state},
+    failure::{in_words, with_undo},
+    net::Netlink,
+};
+
+/// Brings to its end whatever was interrupted. Returns what the user should know. The caller has the switch's lock.
+///
+/// What is not a command's doing, such as pins that somebody removed, stays for the command that begins.
+pub(crate) async fn recover(name: &str) -> Result<Vec<String>> {
+    let pins = Pins::of(name);
+    pins.scratch().clear()?;
+    let Ok(dataplane) = Dataplane::open_any(name, Access::Write) else { return Ok(Vec::new()) };
+    if !dataplane.is_complete()? {
+        return destroy(dataplane, &Netlink::open()?).await;
+    }
+    migrate::forget(name)?;
+    if programs::are_mixed(&pins) {
+        programs::replace(&dataplane)?;
+    }
+    complete(dataplane).await
+}
+
+/// Ends a change of the configuration.
+async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
+    let pending = |flags: u32| flags & record_flags::PENDING != 0;
+    let pending = dataplane.ledger.records()?.iter().any(|(_, record)| pending(record.flags));
+    let wanted = intent::wanted(&dataplane.pins);
+    if !pending && matches!(wanted, Ok(None)) {
+        return Ok(Vec::new());
+    }
+    let from = dataplane.intent()?;
+    let (netlink, mut notes) = (Netlink::open()?, Vec::new());
+    let interrupted = |err: &anyhow::Error| {
+        format!("a command was interrupted and could not be completed: {}", in_words(err))
+    };
+    let to = match wanted {
+        Ok(wanted) => wanted.unwrap_or_else(|| from.clone()),
+        Err(unreadable) => {
+            notes.push(interrupted(&unreadable));
+            from.clone()
+        }
+    };
+    match redo(&mut dataplane, &netlink, [&from, &to]).await {
+        Ok(more) => notes.extend(more),
+        Err(err) => {
+            let undone = undo(&mut dataplane, &netlink, [&to, &from]).await;
+            notes.push(interrupted(&with_undo(err, undone)));
+        }
+    }
+    Ok(notes)
+}
+
+async fn redo(
+    dataplane: &mut Dataplane,
+    netlink: &Netlink,
+    [from, to]: [&SwitchConfig; 2],
+) -> Result<Vec<String>> {
+    // First what was to go, or has come by half: whether the rest is possible cannot be told before.
+    let rest = without_coming(dataplane, to)?;
+    reconcile(dataplane, netlink, [from, &rest], Manner::Whole, true).await?;
+    possible(Some(dataplane), netlink, [&rest, to]).await?;
+    let Outcome { mut notes, left, .. } =
+        reconcile(dataplane, netlink, [&rest, to], Manner::Whole, true).await?;
+    notes.extend(left);
+    if intent::wanted(&dataplane.pins)?.is_some() {
+        intent::reached(&dataplane.pins)?;
+    }
+    Ok(notes)
+}
+
+/// The switch without the ports that are to come yet.
+fn without_coming(dataplane: &Dataplane, to: &SwitchConfig) -> Result<SwitchConfig> {
+    let whole = |flags: u32| flags & record_flags::PENDING == 0;
+    let records = dataplane.ledger.records()?.into_iter().filter(|(_, record)| whole(record.flags));
+    let there: HashSet<String> = records.map(|(_, record)| state::text(&record.ifname)).collect();
+    let mut rest = to.clone();
+    rest.ports.retain(|port| there.contains(&port.ifname));
+    rest.fdb.retain(|entry| there.contains(&entry.ifname));
+    Ok(rest)
+}
