@@ -14,7 +14,7 @@ mod programs {
     };
     use vswitch_ebpf::{
         forward::{Learned, Left, decide},
-        frame::Frame as _,
+        frame::{Frame as _, Seen},
         packet::Hook,
         tables::Look as _,
         verdict::Members,
@@ -30,7 +30,7 @@ mod programs {
     /// XDP on a port: frames between XDP ports, and drops. All else goes on to `vswitch_in`, which decides again.
     #[xdp]
     pub(crate) fn vswitch_xdp(ctx: XdpContext) -> u32 {
-        let frame = packet::Xdp(&ctx);
+        let frame = Seen::of(&packet::Xdp(&ctx));
         let hook = Hook::Received(ctx.ingress_ifindex() as u32);
         let asked = memory::question(&frame, hook);
         if let Some(record) = memory::recall(&asked, &frame) {
@@ -63,7 +63,7 @@ mod programs {
         if deliver::already_switched(ctx, hook.ifindex()) {
             return TC_NEXT;
         }
-        let frame = packet::Skb(ctx);
+        let frame = Seen::of(&packet::Skb(ctx));
         let asked = memory::question(&frame, hook);
         if let Some(record) = memory::recall_present(&asked, &frame) {
             return conclude::tc(ctx, &record.decision(hook), frame.length());
