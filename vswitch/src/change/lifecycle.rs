@@ -162,7 +162,6 @@ pub(super) async fn restore(
     let reverted = revert(netlink, there, &record).await;
     let undo = if keep { record.undo } else { 0 };
     dataplane.ledger.set_record(slot, PortRecord { undo, ifindex: 0, active: 0, ..record })?;
-    dataplane.clear_present(slot)?;
     Ok(reverted.err().map(|err| in_words(&err)).into_iter().collect())
 }
 

@@ -410,6 +410,7 @@ impl<'a> Work<'a> {
             let left = lifecycle::restore(self.dataplane, self.netlink, member.slot, there, false).await;
             let left = self.check(left)?;
             self.outcome.left.extend(left);
+            self.dataplane.clear_present(member.slot)?;
         }
         let deleted = self.netlink.delete_all(&made).await;
         self.check(deleted)?;
@@ -540,7 +541,7 @@ impl<'a> Work<'a> {
         self.dataplane.clear_xdp(member.slot)?;
         let left = lifecycle::restore(self.dataplane, self.netlink, member.slot, there, keep).await?;
         self.outcome.left.extend(left);
-        Ok(())
+        self.dataplane.clear_present(member.slot)
     }
 
     fn free_slots(&self) -> Result<impl Iterator<Item = u16> + use<>> {

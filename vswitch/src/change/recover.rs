@@ -71,11 +71,13 @@ async fn redo(
 ) -> Result<Vec<String>> {
     // First what was to go, or has come by half: whether the rest is possible cannot be told before.
     let rest = without_coming(dataplane, to)?;
-    reconcile(dataplane, netlink, [from, &rest], Manner::Whole, true).await?;
-    possible(Some(dataplane), netlink, [&rest, to]).await?;
     let Outcome { mut notes, left, .. } =
-        reconcile(dataplane, netlink, [&rest, to], Manner::Whole, true).await?;
+        reconcile(dataplane, netlink, [from, &rest], Manner::Whole, true).await?;
     notes.extend(left);
+    possible(Some(dataplane), netlink, [&rest, to]).await?;
+    let Outcome { notes: more, left, .. } =
+        reconcile(dataplane, netlink, [&rest, to], Manner::Whole, true).await?;
+    notes.extend(more.into_iter().chain(left));
     if intent::wanted(&dataplane.pins)?.is_some() {
         intent::reached(&dataplane.pins)?;
     }
