@@ -12,7 +12,7 @@ use proptest::{
 use vswitch_ebpf::abi::port_flags;
 
 use crate::{
-    change::{Change, change},
+    change::{Change, change, slowed},
     frame::{BROADCAST, MULTICAST, Mac, colons, link_local},
     host_tables::HostTables,
     model::{Entry, Frame, Kind, Member, Mode, Model, Port, slot_of},
@@ -79,13 +79,15 @@ impl Case {
     /// The same case with every time `unit` times as long, and no age within half a unit of a limit: for a clock that
     /// does not stand still while a test looks.
     pub fn slowed(mut self, unit: u64) -> Self {
-        let limit = |time: u64| (time * unit).saturating_sub(unit / 2);
         let model = &mut self.model;
         model.now *= unit;
-        model.ageing = limit(model.ageing);
-        model.refresh = limit(model.refresh);
+        model.ageing = slowed(model.ageing, unit);
+        model.refresh = slowed(model.refresh, unit);
         model.fdb.values_mut().for_each(|entry| entry.seen *= unit);
-        self.steps.iter_mut().for_each(|step| step.after *= unit);
+        for step in &mut self.steps {
+            step.after *= unit;
+            step.change = step.change.map(|change| change.slowed(unit));
+        }
         self
     }
 }

@@ -17,6 +17,8 @@ pub struct Change {
     /// Which port, address or value, as far as the kind needs one.
     which: Index,
     what: Index,
+    /// As in [`crate::cases::Case::slowed`].
+    unit: u64,
 }
 
 type Make = fn(&Change, &mut Model);
@@ -43,7 +45,8 @@ pub const KINDS: [(&str, Make); 19] = [
     ("host_access", |_, model| model.host_access ^= true),
     ("compat", |_, model| model.compat ^= true),
     ("ageing", |change, model| {
-        (model.ageing, model.refresh) = *change.what.get(&[(0, 1), (1, 1), (4, 2), (4, 1), (1000, 2)]);
+        let times = *change.what.get(&[(0, 1), (1, 1), (4, 2), (4, 1), (1000, 2)]);
+        (model.ageing, model.refresh) = (slowed(times.0, change.unit), slowed(times.1, change.unit));
     }),
     ("fdb set", |change, model| {
         if model.fdb.len() < model.fdb_max {
@@ -78,10 +81,22 @@ pub fn change() -> impl Strategy<Value = Change> {
         kind,
         which,
         what,
+        unit: 1,
     })
 }
 
+/// A time in units, away from where a clock that goes on makes a difference.
+pub fn slowed(time: u64, unit: u64) -> u64 {
+    (time * unit).saturating_sub(unit / 2)
+}
+
 impl Change {
+    /// The same where time goes so much more slowly.
+    #[must_use]
+    pub const fn slowed(self, unit: u64) -> Self {
+        Self { unit, ..self }
+    }
+
     /// The kind's name.
     pub const fn name(&self) -> &'static str {
         KINDS[self.kind].0

@@ -125,15 +125,13 @@ impl HostTables {
 
     /// As [`HostTables::decide`], of any bytes.
     pub fn take(&self, frame: &impl frame::Frame, hook: Hook) -> Packet {
-        let asked = frame.words().map(|words| Question {
-            words,
-            wire_len: frame.wire_len(),
-            hook,
-            generation: self.generation.get(),
-            now: self.now.get(),
-        });
+        let asked = frame.words().map(|words| Question { words, hook });
+        let generation = self.generation.get();
         let recalled = asked.and_then(|asked| {
-            self.records.borrow().get(&asked.element(SECRET)).and_then(|record| record.answer(&asked))
+            let records = self.records.borrow();
+            let record = records.get(&asked.element(SECRET)).filter(|record| record.is_about(&asked));
+            let good = |record: &&Record| record.is_good(frame.wire_len(), generation, self.now.get());
+            record.filter(good).map(|record| record.decision(hook))
         });
         // What XDP says, where that needs no change.
         let foreseen = self.decided(frame, &LookOnly(self), hook);
@@ -146,7 +144,7 @@ impl HostTables {
             self.recalled.set(self.recalled.get() + 1);
         }
         if let Some(asked) = asked {
-            self.keep(&packet, &asked);
+            self.keep(&packet, &asked, generation);
         }
         packet
     }
@@ -156,9 +154,9 @@ impl HostTables {
         decide(&mut packet, frame, self, stages, hook).then_some(packet)
     }
 
-    fn keep(&self, packet: &Packet, asked: &Question) {
+    fn keep(&self, packet: &Packet, asked: &Question, generation: u64) {
         let mut records = self.records.borrow_mut();
-        records.entry(asked.element(SECRET)).or_insert_with(Record::default).keep(packet, asked);
+        records.entry(asked.element(SECRET)).or_insert_with(Record::default).keep(packet, asked, generation);
     }
 
     /// Who receives the frame, with lists walked as the programs do.

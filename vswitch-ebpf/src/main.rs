@@ -33,8 +33,8 @@ mod programs {
     pub(crate) fn vswitch_xdp(ctx: XdpContext) -> u32 {
         let frame = packet::Xdp(&ctx);
         let hook = Hook::Received(ctx.ingress_ifindex() as u32);
-        match memory::question(&frame, hook).and_then(|asked| memory::recall(&asked)) {
-            Some(decision) => conclude::xdp(&decision, frame.length()),
+        match memory::recall(&frame, hook) {
+            Some(record) => conclude::xdp(&record.decision(hook), frame.length()),
             None => vswitch_xdp_decide(ctx.ctx),
         }
     }
@@ -47,14 +47,12 @@ mod programs {
         let ctx = XdpContext::new(ctx);
         let frame = packet::Xdp(&ctx);
         let hook = Hook::Received(ctx.ingress_ifindex() as u32);
-        let asked = memory::question(&frame, hook);
+        let (asked, generation) = (memory::question(&frame, hook), memory::generation());
         let mut packet = Packet::UNREAD;
         if !decide(&mut packet, &frame, &XdpMaps, &stages::Xdp, hook) {
             return XDP_PASS;
         }
-        if let Some(asked) = asked {
-            memory::keep(&packet, &asked);
-        }
+        memory::keep(&packet, &asked, generation);
         conclude::xdp(&packet.decision(), packet.len)
     }
 
@@ -103,16 +101,15 @@ mod programs {
     /// Does with a frame what was done with one like it.
     #[inline(always)]
     fn recall(ctx: &TcContext, hook: Hook) -> Option<i32> {
-        let asked = memory::question(&packet::Skb(ctx), hook)?;
-        let decision = memory::recall_present(&asked)?;
-        Some(conclude::tc(ctx, &decision, ctx.len()))
+        let record = memory::recall_present(&packet::Skb(ctx), hook)?;
+        Some(conclude::tc(ctx, &record.decision(hook), ctx.len()))
     }
 
     /// Decides about a frame, and does it.
     #[inline(always)]
     fn switch(ctx: &TcContext, hook: Hook) -> i32 {
         let frame = packet::Skb(ctx);
-        let asked = memory::question(&frame, hook);
+        let (asked, generation) = (memory::question(&frame, hook), memory::generation());
         let mut packet = Packet::UNREAD;
         if !decide(&mut packet, &frame, &Maps, &stages::Tc, hook) {
             return TC_NEXT;
@@ -120,9 +117,7 @@ mod programs {
         if !matches!(packet.verdict.list, Members::Nobody) {
             return vswitch_conclude_many(ctx.skb.skb, &packet);
         }
-        if let Some(asked) = asked {
-            memory::keep(&packet, &asked);
-        }
+        memory::keep(&packet, &asked, generation);
         conclude::tc(ctx, &packet.decision(), packet.len)
     }
 

@@ -47,14 +47,8 @@ pub struct Record {
 pub struct Question {
     /// [`crate::frame::Frame::words`].
     pub words: [u64; 2],
-    /// [`crate::frame::Frame::wire_len`].
-    pub wire_len: u32,
     /// Where the frame is.
     pub hook: Hook,
-    /// The tables' generation.
-    pub generation: u64,
-    /// The time.
-    pub now: Stamp,
 }
 
 impl Question {
@@ -63,7 +57,8 @@ impl Question {
     #[inline(always)]
     pub const fn element(&self, secret: u64) -> u32 {
         let [destination, source] = self.words;
-        let mixed = (destination ^ source.rotate_left(24) ^ self.hook.word() as u64).wrapping_mul(secret);
+        // Shifted: else an answer would meet what it answers.
+        let mixed = (destination ^ source << 7 ^ self.hook.word() as u64).wrapping_mul(secret);
         (mixed >> 40) as u32 % RECORDS
     }
 }
@@ -85,44 +80,53 @@ impl Default for Record {
 }
 
 impl Record {
-    /// The verdict for such a frame, if this is it.
+    /// Whether it is about such frames.
     #[inline(always)]
-    pub const fn answer(&self, asked: &Question) -> Option<Decision> {
+    pub const fn is_about(&self, asked: &Question) -> bool {
         let [destination, source] = asked.words;
-        if self.words[1] != source
-            || self.words[0] != destination
-            || self.hook != asked.hook.word()
-            || self.generation != asked.generation
-            || self.until <= asked.now
-            || self.verdict.target.longest < asked.wire_len
-        {
-            return None;
-        }
-        let from_host = matches!(asked.hook, Hook::SentByHost(_));
-        Some(Decision { slot: self.slot, from_host, fdb_full: false, verdict: self.verdict })
+        self.words[1] == source && self.words[0] == destination && self.hook == asked.hook.word()
     }
 
-    /// Keeps what was decided of a frame, if it may be remembered and this place is free for it.
+    /// Whether its verdict is good for frames of this [`crate::frame::Frame::wire_len`], while the tables' generation is this
+    /// one, at this time.
     #[inline(always)]
-    pub fn keep(&mut self, packet: &Packet, asked: &Question) {
+    pub const fn is_good(&self, wire_len: u32, generation: u64, now: Stamp) -> bool {
+        self.generation == generation && now < self.until && wire_len <= self.verdict.target.longest
+    }
+
+    /// Where a frame goes that it is about and good for: the target's slot, unless that is where it is going anyway.
+    #[inline(always)]
+    pub const fn elsewhere(&self) -> Option<u16> {
+        let slot = self.verdict.target.slot;
+        if matches!(self.verdict.action, Action::Drop) || slot == self.slot { None } else { Some(slot) }
+    }
+
+    /// What was decided.
+    #[inline(always)]
+    pub const fn decision(&self, hook: Hook) -> Decision {
+        let from_host = matches!(hook, Hook::SentByHost(_));
+        Decision { slot: self.slot, from_host, fdb_full: false, verdict: self.verdict }
+    }
+
+    /// Keeps what was decided of a frame, if it may be remembered and this place is free for it. The `generation` is that of
+    /// before the decision.
+    #[inline(always)]
+    pub fn keep(&mut self, packet: &Packet, asked: &Question, generation: u64) {
         if packet.until <= packet.now || !is_kept(&packet.verdict) {
             return;
         }
-        let good = self.generation == asked.generation && self.until > packet.now;
-        if good && self.patience > 0 && self.words != asked.words {
+        let good = self.generation == generation && packet.now < self.until;
+        if good && self.patience > 0 && !self.is_about(asked) {
             self.patience = self.patience.saturating_sub(1);
             return;
         }
-        *self = Self {
-            words: asked.words,
-            generation: asked.generation,
-            until: packet.until,
-            hook: asked.hook.word(),
-            slot: packet.slot,
-            patience: PATIENCE,
-            reserved: [0; 5],
-            verdict: packet.verdict,
-        };
+        self.words = asked.words;
+        self.generation = generation;
+        self.until = packet.until;
+        self.hook = asked.hook.word();
+        self.slot = packet.slot;
+        self.patience = PATIENCE;
+        self.verdict = packet.verdict;
     }
 }
 

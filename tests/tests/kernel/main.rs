@@ -47,7 +47,7 @@ fn the_programs_are_the_model() {
     require!(&needs());
     in_namespace(|object| {
         let (object, seen) = (RefCell::new(object), RefCell::new(Seen::default()));
-        let [same, fresh] = dice(7500, 2500, "kernel");
+        let [same, fresh] = dice(3000, 1000, "kernel");
         let many = same.cases() >= 1000;
         for dice in [same, fresh] {
             dice.throw(&case(), |case| {
@@ -235,7 +235,8 @@ fn in_lock_step(object: &mut Object, case: &Case, seen: &mut Seen) -> Result<(),
             let run = Run::new(&model, &tables, program, from, frame);
             let code = run.compare(object, &mut seen.clones);
             // The same again is remembered, and then answered from memory.
-            let code = code.and_then(|code| run.again(object, 2, &mut seen.clones).map(|()| code));
+            let code =
+                code.and_then(|(code, start)| run.again(object, start, 2, &mut seen.clones).map(|()| code));
             let code = code.map_err(|difference| {
                 TestCaseError::fail(format!(
                     "frame {n}, {:?}, by {program:?}, at\n{model:?}\n{difference}\nspecified {:?}",

@@ -7,7 +7,7 @@ use vswitch_ebpf::{
         Counters, FdbEntry, SWITCHED_MARK, Stamp,
         port_flags::{PEER, UPLINK, XDP},
     },
-    verdict::{DropReason, Members},
+    verdict::{Action, DropReason, Members},
 };
 use vswitch_tests::{
     host_tables::{HostTables, abi_fdb, settled},
@@ -43,6 +43,8 @@ pub(crate) struct Run<'a> {
     pub(crate) outcome: Outcome,
     /// Whether a list of members has it.
     flooded: bool,
+    /// Who has it in any case: the frame itself, after all copies.
+    target: Option<Receiver>,
     /// Whether XDP leaves it to tc: it would change something.
     teaches: bool,
 }
@@ -61,7 +63,13 @@ impl<'a> Run<'a> {
             let mut after = before.clone();
             let outcome = after.send(from, &frame);
             // That a frame for many is left to tc, and cloned, is no matter of the specification.
-            let flooded = tables.clone().decide(from, &frame).verdict.list != Members::Nobody;
+            let verdict = tables.clone().decide(from, &frame).verdict;
+            let flooded = verdict.list != Members::Nobody;
+            let target = match verdict.action {
+                Action::Forward => Some(Receiver::Port(verdict.target.slot)),
+                Action::Host => Some(Receiver::Host { uplink: verdict.target.slot }),
+                Action::HostHere | Action::Flood | Action::Drop => None,
+            };
             if flooded && frame.gso {
                 // The clones would be cut into segments, which the kernel cannot do to our protocol.
                 frame.gso = false;
@@ -71,16 +79,17 @@ impl<'a> Run<'a> {
             if teaches {
                 after = before.clone();
             }
-            return Self { program, from, frame, tables, before, after, outcome, flooded, teaches };
+            return Self { program, from, frame, tables, before, after, outcome, flooded, target, teaches };
         }
     }
 
-    /// Runs it, adds the clones to `clones`, and returns the code if all is as specified, or else what is not.
+    /// Runs it, adds the clones to `clones`, and returns the code, and when the FDB was filled, if all is as specified, or
+    /// else what is not.
     pub(crate) fn compare(
         &self,
         object: &mut Object,
         clones: &mut BTreeMap<Receiver, u64>,
-    ) -> Result<i32, String> {
+    ) -> Result<(i32, Stamp), String> {
         let mark = if self.program == Program::Egress { MARK } else { 0 };
         let (start, ran, put) = loop {
             let start = object.now();
@@ -129,18 +138,18 @@ impl<'a> Run<'a> {
         let tables = self.tables.clone();
         let decision = tables.decide(self.from, &self.frame);
         same("host decision", tables.outcome(&decision), self.outcome.clone())?;
-        Ok(ran.code)
+        Ok((ran.code, start))
     }
 
-    /// Sends the frame again, so many times, and looks at all but the stamps.
+    /// Sends the frame again, so many times, and looks at all but the stamps. `start`: when the FDB was filled.
     pub(crate) fn again(
         &self,
         object: &mut Object,
+        start: Stamp,
         times: u32,
         clones: &mut BTreeMap<Receiver, u64>,
     ) -> Result<(), String> {
         let mut before = self.after.clone();
-        let start = object.now();
         for time in 0..times {
             let mut tables = self.tables.clone();
             tables.follow(&before);
@@ -151,7 +160,7 @@ impl<'a> Run<'a> {
             for receiver in run.cloned() {
                 *clones.entry(receiver).or_default() += 1;
             }
-            if object.now() - start >= UNIT / 2 - 2 * MARGIN {
+            if object.now() - start >= UNIT / 2 - MARGIN {
                 return Ok(());
             }
             let what = |what: &str| format!("{what}, again {time}");
@@ -273,10 +282,12 @@ impl<'a> Run<'a> {
         all
     }
 
-    /// The receivers in the order of their slots, the stack behind an uplink before its wire.
+    /// The receivers in the order of their slots, the stack behind an uplink before its wire, and last whom it is for in any
+    /// case.
     fn in_turn(&self) -> Vec<Receiver> {
         let mut receivers: Vec<_> = self.outcome.receivers.iter().copied().collect();
-        receivers.sort_by_key(|receiver| (receiver.slot(), !receiver.to_stack()));
+        receivers
+            .sort_by_key(|receiver| (Some(*receiver) == self.target, receiver.slot(), !receiver.to_stack()));
         receivers
     }
 

@@ -8,7 +8,6 @@ use vswitch_ebpf::{
     memory::{Question, Record},
     packet::{Hook, Packet},
     tables::Look as _,
-    verdict::{Action, Decision},
 };
 
 use super::{
@@ -17,36 +16,45 @@ use super::{
     maps::{GENERATION, Maps, VERDICTS},
 };
 
-/// What to ask about a frame; `None` if it has no header. Before anything is looked up: what is changed from now on
-/// makes the answer a stale one.
+/// What to ask about a frame. Of one without a header nothing is remembered; no option, for what it leaves unwritten makes the
+/// verifier stumble (6.18: "verifier bug: stack slot 13, total slots 13").
 #[inline(always)]
-pub(crate) fn question(frame: &impl Frame, hook: Hook) -> Option<Question> {
-    let words = frame.words()?;
-    let generation = atomic::read(GENERATION.get_ptr(0)?);
-    Some(Question { words, wire_len: frame.wire_len(), hook, generation, now: Maps.now() })
+pub(crate) fn question(frame: &impl Frame, hook: Hook) -> Question {
+    Question { words: frame.words().unwrap_or_default(), hook }
 }
 
 /// What was decided for frames like this one.
 #[inline(always)]
-pub(crate) fn recall(asked: &Question) -> Option<Decision> {
+pub(crate) fn recall(frame: &impl Frame, hook: Hook) -> Option<&'static Record> {
+    let asked = question(frame, hook);
     // SAFETY: this CPU's own, see above; an element of an array is never freed.
-    unsafe { &*record(asked)? }.answer(asked)
+    let record = unsafe { &*record(&asked)? };
+    let good = record.is_about(&asked) && record.is_good(frame.wire_len(), generation(), Maps.now());
+    good.then_some(record)
 }
 
 /// As [`recall`], at tc: the target's interface is still there.
 #[inline(always)]
-pub(crate) fn recall_present(asked: &Question) -> Option<Decision> {
-    let decision = recall(asked)?;
-    let elsewhere = !matches!(decision.verdict.action, Action::Drop) && !decision.stays();
-    if elsewhere && Maps.is_gone(decision.verdict.target.slot) { None } else { Some(decision) }
+pub(crate) fn recall_present(frame: &impl Frame, hook: Hook) -> Option<&'static Record> {
+    let record = recall(frame, hook)?;
+    match record.elsewhere() {
+        Some(slot) if Maps.is_gone(slot) => None,
+        Some(_) | None => Some(record),
+    }
+}
+
+/// The tables' generation. Asked before a decision looks anything up: what is changed from then on makes it a stale one.
+#[inline(always)]
+pub(crate) fn generation() -> u64 {
+    GENERATION.get_ptr(0).map_or(0, |generation| atomic::read(generation))
 }
 
 /// Keeps what was decided.
 #[inline(always)]
-pub(crate) fn keep(packet: &Packet, asked: &Question) {
+pub(crate) fn keep(packet: &Packet, asked: &Question, generation: u64) {
     if let Some(record) = record(asked) {
         // SAFETY: as in `recall`.
-        unsafe { &mut *record }.keep(packet, asked);
+        unsafe { &mut *record }.keep(packet, asked, generation);
     }
 }
 
