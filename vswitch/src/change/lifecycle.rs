@@ -200,6 +200,32 @@ pub(super) async fn readdress(
     dataplane.ledger.set_record(member.slot, PortRecord { station: mac.0, ..record })
 }
 
+/// The address of a far end that vswitch made, if it can be asked.
+pub(super) async fn station(
+    dataplane: &Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+) -> Result<Option<MacAddr>> {
+    if member.record.flags & record_flags::CREATED_VETH == 0 {
+        return Ok(None);
+    }
+    let there = interface::of(dataplane, netlink, member.slot, &member.record).await?;
+    let Some(link) = there else { return Ok(None) };
+    Ok(Target::of(netlink, link, member.netns().as_deref()).await?.peer_mac()?.map(MacAddr))
+}
+
+/// Notes the address of a far end that vswitch made.
+pub(super) fn note_station(
+    dataplane: &mut Dataplane,
+    member: &Member,
+    station: Option<MacAddr>,
+) -> Result<()> {
+    match station.map(|mac| mac.0).filter(|station| *station != member.record.station) {
+        Some(station) => dataplane.ledger.set_record(member.slot, PortRecord { station, ..member.record }),
+        None => Ok(()),
+    }
+}
+
 /// Removes what a port has outside the maps, which may be damaged: programs, and what made it ready.
 pub(super) async fn salvage(pins: &Pins, netlink: &Netlink, slot: u16, record: &PortRecord) -> Result<()> {
     let there = interface::of_pins(pins, netlink, slot, record).await?;

@@ -344,6 +344,15 @@ impl<'a> Work<'a> {
             if member.is_present() && (all || changes || member.is_uplink()) {
                 looked.push(member);
             }
+            let had = before.get(ifname.as_str()).is_some_and(|port| !port.mac.is_empty());
+            let has = self.wanted.get(ifname.as_str()).is_some_and(|port| !port.mac.is_empty());
+            if had && !has {
+                // From then on it is known by the address that it has.
+                let station = lifecycle::station(self.dataplane, self.netlink, member).await?;
+                if let Some(seen) = self.observed.ports.get_mut(&ifname) {
+                    seen.station = station;
+                }
+            }
         }
         if looked.len() > MANY {
             let links = self.netlink.list().await?;
@@ -431,9 +440,14 @@ impl<'a> Work<'a> {
     /// The far ends that vswitch made have the addresses that the user has given their ports.
     async fn readdress(&mut self, kept: &[Member]) -> Result<()> {
         for member in kept {
-            let first = self.wanted.get(member.ifname().as_str()).and_then(|port| port.mac.first());
-            let Some(mac) = first else { continue };
-            let done = lifecycle::readdress(self.dataplane, self.netlink, member, *mac).await;
+            let ifname = member.ifname();
+            let first = self.wanted.get(ifname.as_str()).and_then(|port| port.mac.first());
+            let done = if let Some(mac) = first {
+                lifecycle::readdress(self.dataplane, self.netlink, member, *mac).await
+            } else {
+                let station = self.observed.ports.get(&ifname).and_then(|seen| seen.station);
+                lifecycle::note_station(self.dataplane, member, station)
+            };
             self.check(done)?;
         }
         Ok(())
