@@ -12,7 +12,7 @@ use crate::{
     change::{self, host_owns, plan::plan, port_owns, recover::recover},
     config::{StaticEntry, SwitchConfig},
     dataplane::{
-        Access, Dataplane, Homeless, Incomplete,
+        Access, Dataplane, Found,
         image::Write,
         migrate,
         pins::Pins,
@@ -76,22 +76,21 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     let _another = migrate::forget(&scope.switch);
     let netlink = Netlink::open()?;
     let mut report = Report::default();
-    let left = match Dataplane::open_any(&scope.switch, Access::Write) {
-        Ok(dataplane) => {
+    let left = match Dataplane::find(&scope.switch, Access::Write)? {
+        Found::Switch(dataplane) => {
             report.ops = dataplane.intent().map(|config| plan_down(&config)).unwrap_or_default();
             change::destroy(dataplane, &netlink).await?
         }
-        Err(err) if err.is::<Incomplete>() => {
+        Found::Incomplete(_) => {
             let records = Dataplane::salvage(&scope.switch)?;
             change::salvage(&scope.switch, &pins, records, &netlink, &mut report.notes).await?
         }
-        Err(err) if err.is::<Homeless>() => {
+        Found::Homeless(_) => {
             pins.remove()?;
             let note = "its network namespace is gone, or cannot be seen from here: nothing was done about interfaces";
             report.notes.push(note.to_owned());
             Vec::new()
         }
-        Err(err) => return Err(err),
     };
     Lock::dismiss(&scope.switch);
     if !left.is_empty() {

@@ -462,21 +462,17 @@ impl<'a> Work<'a> {
                 bail!(r#"switch "{}": all {} ports are in use"#, self.to.name, MAX_PORTS - 1);
             };
             let record = state::new_record(port)?;
-            let pending = PortRecord { flags: record.flags | record_flags::PENDING, ..record };
+            let record = PortRecord { flags: record.flags | record_flags::PENDING, ..record };
             // Before the interface: it has no other mark by which `down` would know after a crash that it is ours to delete.
-            self.dataplane.ledger.set_record(slot, pending)?;
+            self.dataplane.ledger.set_record(slot, record)?;
             self.dataplane.clear_counters(slot)?;
-            slots.push(slot);
             if let Err(err) = interface::make(self.netlink, &self.dataplane.name, port).await {
-                // What has its name is not its interface.
-                match self.manner {
-                    Manner::Whole => self.dataplane.ledger.clear_record(slot)?,
-                    Manner::AsFarAsPossible => self.dataplane.ledger.set_record(slot, record)?,
-                }
-                self.observed.ports.insert(port.ifname.clone(), Seen { slot, ..Seen::default() });
+                // What has its name is not its interface. Where all is done that can be, whoever comes next tries again.
+                self.dataplane.ledger.clear_record(slot)?;
                 self.check::<()>(Err(err))?;
                 continue;
             }
+            slots.push(slot);
             self.observed.ports.insert(port.ifname.clone(), Seen { slot, ..Seen::default() });
             let member = self.dataplane.member_at(slot)?;
             match lifecycle::ready(self.dataplane, self.netlink, &member).await {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::SwitchConfig,
-    dataplane::{Access, Dataplane, ledger::record_flags, migrate, pins::Pins, programs, state},
+    dataplane::{Access, Dataplane, Found, ledger::record_flags, migrate, pins::Pins, programs, state},
     failure::{in_words, with_undo},
     lock::Lock,
     net::Netlink,
@@ -26,7 +26,14 @@ use crate::{
 pub(crate) async fn recover(name: &str, lock: &mut Lock) -> Result<Vec<String>> {
     let pins = Pins::of(name);
     pins.scratch().clear()?;
-    let Ok(dataplane) = Dataplane::open_any(name, Access::Write) else { return Ok(Vec::new()) };
+    if !pins.exist()? {
+        return Ok(Vec::new());
+    }
+    let dataplane = match Dataplane::find(name, Access::Write)? {
+        Found::Switch(dataplane) => dataplane,
+        // The command that begins says so.
+        Found::Incomplete(_) | Found::Homeless(_) => return Ok(Vec::new()),
+    };
     if !dataplane.is_complete()? {
         return destroy(dataplane, &Netlink::open()?).await;
     }
