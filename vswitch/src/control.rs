@@ -109,7 +109,11 @@ pub async fn down(scope: &Scope) -> Result<Report> {
 pub async fn change(scope: &Scope, change: impl Fn(&mut SwitchConfig) -> Result<()>) -> Result<Report> {
     let mut lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
-    alter(&mut dataplane, &mut lock, change).await
+    let checked = |config: &mut SwitchConfig| {
+        change(config)?;
+        Ok(config.check()?)
+    };
+    alter(&mut dataplane, &mut lock, checked).await
 }
 
 async fn alter(
@@ -120,7 +124,6 @@ async fn alter(
     let actual = dataplane.intent()?;
     let mut desired = actual.clone();
     change(&mut desired)?;
-    desired.check()?;
     let report = converge(dataplane, lock, &actual, &desired).await?;
     // Whoever adds or removes many ports at this time, in stages, is not to take it back.
     change::change_noted(&dataplane.pins, change)?;
