@@ -79,7 +79,7 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     let left = match Dataplane::find(&scope.switch, Access::Write)? {
         Found::Switch(dataplane) => {
             report.ops = dataplane.intent().map(|config| plan_down(&config)).unwrap_or_default();
-            change::destroy(dataplane, &netlink).await?
+            change::destroy(*dataplane, &netlink).await?
         }
         Found::Incomplete(_) => {
             let records = Dataplane::salvage(&scope.switch)?;

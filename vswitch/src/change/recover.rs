@@ -30,7 +30,7 @@ pub(crate) async fn recover(name: &str, lock: &mut Lock) -> Result<Vec<String>> 
         return Ok(Vec::new());
     }
     let dataplane = match Dataplane::find(name, Access::Write)? {
-        Found::Switch(dataplane) => dataplane,
+        Found::Switch(dataplane) => *dataplane,
         // The command that begins says so.
         Found::Incomplete(_) | Found::Homeless(_) => return Ok(Vec::new()),
     };

@@ -54,7 +54,7 @@ pub struct Dataplane {
 /// What there is of a switch.
 pub(crate) enum Found {
     /// What it takes to work with it, though the command that made it may not have finished.
-    Switch(Dataplane),
+    Switch(Box<Dataplane>),
     /// Less.
     Incomplete(Incomplete),
     /// All of it, but where it lives.
@@ -184,7 +184,7 @@ impl Dataplane {
     /// Opens a switch, whole or not, that lives in the calling thread's namespace.
     pub fn open_any(name: &str, access: Access) -> Result<Self> {
         match Self::find(name, access)? {
-            Found::Switch(dataplane) => Ok(dataplane),
+            Found::Switch(dataplane) => Ok(*dataplane),
             Found::Incomplete(incomplete) => Err(incomplete.into()),
             Found::Homeless(homeless) => Err(homeless.into()),
         }
@@ -217,7 +217,7 @@ impl Dataplane {
             return Ok(Found::Homeless(homeless));
         }
         let clock = Clock::of(&identity);
-        Ok(Found::Switch(Self { name: name.to_owned(), pins, maps, ledger, clock }))
+        Ok(Found::Switch(Box::new(Self { name: name.to_owned(), pins, maps, ledger, clock })))
     }
 
     /// What the switch was made to be.
