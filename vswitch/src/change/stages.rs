@@ -10,6 +10,7 @@ use super::{
     intent::{self, Note},
     reconcile::{Manner, Outcome, reconcile},
     switch::undo,
+    work::by_name,
 };
 use crate::{
     config::{PortConfig, Role, SwitchConfig},
@@ -24,29 +25,41 @@ const AT_A_TIME: usize = 64;
 
 /// What comes next on the way from one switch to another, and whether that is its end.
 pub(super) fn next(now: &SwitchConfig, goal: &SwitchConfig) -> (SwitchConfig, bool) {
-    let by_name = |config: &'_ SwitchConfig| -> HashMap<String, PortConfig> {
-        config.ports.iter().map(|port| (port.ifname.clone(), port.clone())).collect()
-    };
-    let (here, wanted) = (by_name(now), by_name(goal));
-    let is_same = |one: &PortConfig, other: &PortConfig| {
-        (one.role, one.datapath, &one.far_end) == (other.role, other.datapath, &other.far_end)
-    };
-    let stays = |port: &PortConfig| wanted.get(&port.ifname).is_some_and(|other| is_same(port, other));
-    let mut going: Vec<&PortConfig> = now.ports.iter().filter(|port| !stays(port)).collect();
+    let (mut going, mut coming) = differing(now, goal);
     if going.len() > AT_A_TIME {
         // As in any plan: uplinks go last.
         going.sort_by_key(|port| port.role == Role::Uplink);
         let gone: HashSet<&str> = going.iter().take(AT_A_TIME).map(|port| port.ifname.as_str()).collect();
         return (only(now, |ifname| !gone.contains(ifname)), false);
     }
-    let is_new = |port: &PortConfig| !here.get(&port.ifname).is_some_and(|other| is_same(port, other));
-    let mut coming: Vec<&PortConfig> = goal.ports.iter().filter(|port| is_new(port)).collect();
     if coming.len() <= AT_A_TIME {
         return (goal.clone(), true);
     }
     coming.sort_by_key(|port| port.role != Role::Uplink);
     let later: HashSet<&str> = coming.iter().skip(AT_A_TIME).map(|port| port.ifname.as_str()).collect();
     (only(goal, |ifname| !later.contains(ifname)), false)
+}
+
+/// Whether one stage does.
+pub(super) fn is_one(now: &SwitchConfig, goal: &SwitchConfig) -> bool {
+    let (going, coming) = differing(now, goal);
+    going.len().max(coming.len()) <= AT_A_TIME
+}
+
+/// The ports that go and those that come on the way from one switch to another.
+fn differing<'a>(
+    now: &'a SwitchConfig,
+    goal: &'a SwitchConfig,
+) -> (Vec<&'a PortConfig>, Vec<&'a PortConfig>) {
+    let same = |port: &PortConfig, among: &HashMap<&str, &PortConfig>| {
+        among.get(port.ifname.as_str()).is_some_and(|other| {
+            (port.role, port.datapath, &port.far_end) == (other.role, other.datapath, &other.far_end)
+        })
+    };
+    let (here, wanted) = (by_name(now), by_name(goal));
+    let going = now.ports.iter().filter(|port| !same(port, &wanted)).collect();
+    let coming = goal.ports.iter().filter(|port| !same(port, &here)).collect();
+    (going, coming)
 }
 
 /// A switch with some of its ports.

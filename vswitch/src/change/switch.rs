@@ -6,7 +6,7 @@ use super::{
     intent::{self, Note},
     interface, lifecycle,
     reconcile::{Manner, Outcome, possible, reconcile},
-    stages::{go_on, next},
+    stages::{go_on, is_one, next},
 };
 use crate::{
     config::SwitchConfig,
@@ -50,8 +50,7 @@ pub(crate) async fn make(
     [from, to]: [&SwitchConfig; 2],
 ) -> Result<Vec<String>> {
     possible(Some(dataplane), netlink, [from, to]).await?;
-    let (_, whole) = next(from, to);
-    if !whole {
+    if !is_one(from, to) {
         let _in_stages = Lock::stages(&dataplane.name).await?;
         intent::note(&dataplane.pins, Note::Origin, from)?;
         intent::note(&dataplane.pins, Note::Goal, to)?;

@@ -336,7 +336,7 @@ impl<'a> Work<'a> {
     }
 }
 
-fn by_name(config: &SwitchConfig) -> HashMap<&str, &PortConfig> {
+pub(super) fn by_name(config: &SwitchConfig) -> HashMap<&str, &PortConfig> {
     config.ports.iter().map(|port| (port.ifname.as_str(), port)).collect()
 }
 
