@@ -5,12 +5,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use bytemuck::Zeroable as _;
 use vswitch_ebpf::{
     abi::{
         FdbEntry, FdbKey, HOST_SLOT, LISTED, List, Port, Settings, SourceKey, Stamp, fdb_flags, mode,
         port_flags, settings_flags,
     },
-    forward::{Inline, LookOnly, Stages, decide},
+    forward::{Learned, Left, Lessons, decide},
     frame::{self, ETH_P_PAUSE, MacAddr},
     memory::{Question, Record},
     packet::{Hook, Packet},
@@ -120,7 +121,7 @@ impl HostTables {
 
     /// What XDP says, where that needs no change.
     pub fn foresee(&self, from: Member, frame: &model::Frame) -> Option<Packet> {
-        self.decided(&Header(frame), &LookOnly(self), hook(from))
+        self.decided(&Header(frame), &Left, hook(from))
     }
 
     /// As [`HostTables::decide`], of any bytes.
@@ -134,8 +135,8 @@ impl HostTables {
             record.filter(good).map(|record| record.decision(hook))
         });
         // What XDP says, where that needs no change.
-        let foreseen = self.decided(frame, &LookOnly(self), hook);
-        let packet = self.decided(frame, &Inline(self), hook).expect("the sender is a member");
+        let foreseen = self.decided(frame, &Left, hook);
+        let packet = self.decided(frame, &Learned(self), hook).expect("the sender is a member");
         if let Some(foreseen) = foreseen {
             assert_eq!(foreseen.decision(), packet.decision(), "XDP's decision and tc's");
         }
@@ -149,14 +150,14 @@ impl HostTables {
         packet
     }
 
-    fn decided(&self, frame: &impl frame::Frame, stages: &impl Stages, hook: Hook) -> Option<Packet> {
-        let mut packet = Packet::UNREAD;
-        decide(&mut packet, frame, self, stages, hook).then_some(packet)
+    fn decided(&self, frame: &impl frame::Frame, lessons: &impl Lessons, hook: Hook) -> Option<Packet> {
+        let mut packet = Packet::zeroed();
+        decide(&mut packet, frame, self, lessons, hook).then_some(packet)
     }
 
     fn keep(&self, packet: &Packet, asked: &Question, generation: u64) {
         let mut records = self.records.borrow_mut();
-        records.entry(asked.element(SECRET)).or_insert_with(Record::default).keep(packet, asked, generation);
+        records.entry(asked.element(SECRET)).or_insert_with(Record::zeroed).keep(packet, asked, generation);
     }
 
     /// Who receives the frame, with lists walked as the programs do.
@@ -188,7 +189,7 @@ impl HostTables {
             Members::Nobody => false,
             Members::Domain => true,
             Members::Uplinks => port.flags & port_flags::UPLINK != 0,
-            Members::Listeners => self.sources.contains_key(&SourceKey { mac: packet.source, slot }),
+            Members::Listeners => self.sources.contains_key(&SourceKey { mac: packet.source().mac, slot }),
         };
         let members = self.ports.iter().filter(|&(&slot, port)| is_member(slot, port));
         members

@@ -164,6 +164,7 @@ impl FdbKey {
     }
 
     /// The key of that word.
+    #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         let [a, b, c, d, e, f, ..] = word.to_le_bytes();
         Self { mac: MacAddr([a, b, c, d, e, f]), vlan: (word >> 48) as u16 }

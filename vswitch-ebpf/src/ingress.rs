@@ -1,21 +1,27 @@
 //! Stage 1: which port did the frame enter by, and may it enter at all?
 
 use crate::{
-    abi::settings_flags,
+    abi::{Settings, settings_flags},
     frame::{Frame, Header},
     packet::{Hook, Packet},
     tables::Look,
     verdict::DropReason,
 };
 
-/// Notes who sends the frame. False: its interface is no member of the switch.
+/// Notes who sends the frame, in a packet of zeroes. False: its interface is no member of the switch.
 #[inline(always)]
-pub fn enter(packet: &mut Packet, frame: &impl Frame, tables: &impl Look, hook: Hook) -> bool {
+pub fn enter(
+    packet: &mut Packet,
+    frame: &impl Frame,
+    tables: &impl Look,
+    settings: &Settings,
+    hook: Hook,
+) -> bool {
     let Some(slot) = tables.slot_of(hook.ifindex()) else { return false };
     let Some(port) = tables.port(slot) else { return false };
     (packet.slot, packet.flags, packet.mode) = (slot, port.flags, port.mode);
     packet.from_host = matches!(hook, Hook::SentByHost(_));
-    packet.settings = tables.settings().flags;
+    packet.settings = settings.flags;
     (packet.wire_len, packet.len) = (frame.wire_len(), frame.length());
     true
 }

@@ -1,6 +1,6 @@
 //! Stage 2: what does the source address teach, and does it tell a reflection from a frame of the outside?
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Zeroable};
 
 use crate::{
     abi::{FdbEntry, Settings, Stamp, fdb_flags, mode, port_flags, settings_flags},
@@ -11,7 +11,7 @@ use crate::{
 
 /// Where a frame comes from in the end.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 pub struct Origin {
     /// With [`OriginKind::Sibling`] and [`OriginKind::Moved`], the slot of the port that had sent it.
     pub slot: u16,
@@ -31,11 +31,11 @@ impl Origin {
 }
 
 /// Whether a frame is a reflection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 #[repr(u8)]
 pub enum OriginKind {
     /// It is not.
-    Fresh,
+    Fresh = 0,
     /// A downlink had sent it up.
     Sibling,
     /// The host had sent it.
@@ -84,10 +84,10 @@ pub fn consider(packet: &mut Packet, tables: &impl Look, settings: &Settings) ->
     let learns = settings.ageing != 0 && packet.flags & port_flags::LEARNING != 0;
     let reflects = packet.from_wire() && packet.settings & settings_flags::STATIONS != 0;
     let private = !packet.from_host && packet.mode == mode::PRIVATE && !compat(packet.settings);
-    if !packet.source.is_station() || !learns && !reflects && !private {
+    if !packet.source().mac.is_station() || !learns && !reflects && !private {
         return Lesson::NOTHING;
     }
-    let Some(entry) = packet.look_up(tables, packet.source, settings.ageing) else {
+    let Some(entry) = packet.look_up(tables, packet.source(), settings.ageing) else {
         if private && !learns {
             packet.origin = Origin::of(OriginKind::Spoofed);
         }
@@ -123,7 +123,7 @@ pub fn consider(packet: &mut Packet, tables: &impl Look, settings: &Settings) ->
 /// makes all verdicts forgotten; none is remembered that follows from where it is while it is restless.
 #[inline(always)]
 pub fn learn(packet: &mut Packet, tables: &impl Change, lesson: Lesson) {
-    let key = packet.key(packet.source);
+    let key = packet.source();
     let host = if packet.from_host { fdb_flags::HOST } else { 0 };
     let Lesson { kind, entry } = lesson;
     match kind {

@@ -45,12 +45,11 @@ impl Destination<'_> {
 /// Finds the destination. An entry past its ageing time is no entry, whether or not anybody has removed it.
 #[inline(always)]
 pub fn lookup<'a>(packet: &mut Packet, tables: &'a impl Look, settings: &Settings) -> Destination<'a> {
-    let mac = packet.destination;
     if !matches!(packet.class, Class::Unicast) {
         let compat = packet.settings & settings_flags::MACVLAN_COMPAT != 0;
         return Destination::at(if compat && packet.pause {
             Place::Pause
-        } else if !compat && mac.link_local().is_some() {
+        } else if !compat && packet.destination().mac.link_local().is_some() {
             Place::LinkLocal
         } else {
             Place::Many
@@ -59,7 +58,7 @@ pub fn lookup<'a>(packet: &mut Packet, tables: &'a impl Look, settings: &Setting
     if settings.passthru != 0 && packet.from_wire() {
         return behind(tables, settings.passthru, Place::Port);
     }
-    let Some(entry) = packet.look_up(tables, mac, settings.ageing) else {
+    let Some(entry) = packet.look_up(tables, packet.destination(), settings.ageing) else {
         return Destination::at(Place::Many);
     };
     let ages = !entry.has(fdb_flags::STATIC);

@@ -9,14 +9,13 @@ mod bpf;
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        bindings::{__sk_buff, xdp_md},
         macros::{classifier, xdp},
         programs::{TcContext, XdpContext},
     };
     use vswitch_ebpf::{
-        forward::decide,
+        forward::{Learned, Left, decide},
         frame::Frame as _,
-        packet::{Hook, Packet},
+        packet::Hook,
         tables::Look as _,
         verdict::Members,
     };
@@ -25,7 +24,7 @@ mod programs {
         conclude::{self, XDP_PASS, vswitch_conclude_many},
         deliver::{self, TC_NEXT},
         maps::{Maps, XdpMaps},
-        memory, packet, stages,
+        memory, packet,
     };
 
     /// XDP on a port: frames between XDP ports, and drops. All else goes on to `vswitch_in`, which decides again.
@@ -33,91 +32,51 @@ mod programs {
     pub(crate) fn vswitch_xdp(ctx: XdpContext) -> u32 {
         let frame = packet::Xdp(&ctx);
         let hook = Hook::Received(ctx.ingress_ifindex() as u32);
-        match memory::recall(&frame, hook) {
-            Some(record) => conclude::xdp(&record.decision(hook), frame.length()),
-            None => vswitch_xdp_decide(ctx.ctx),
+        let asked = memory::question(&frame, hook);
+        if let Some(record) = memory::recall(&asked, &frame) {
+            return conclude::xdp(&record.decision(hook), frame.length());
         }
-    }
-
-    /// A frame that is not remembered. Like its siblings below, a global function to the verifier, which looks at it by itself,
-    /// and none of what it has on its stack is on that of a frame that is.
-    #[unsafe(no_mangle)]
-    #[inline(never)]
-    extern "C" fn vswitch_xdp_decide(ctx: *mut xdp_md) -> u32 {
-        let ctx = XdpContext::new(ctx);
-        let frame = packet::Xdp(&ctx);
-        let hook = Hook::Received(ctx.ingress_ifindex() as u32);
-        let (asked, generation) = (memory::question(&frame, hook), memory::generation());
-        let mut packet = Packet::UNREAD;
-        if !decide(&mut packet, &frame, &XdpMaps, &stages::Xdp, hook) {
+        let generation = memory::generation();
+        let Some(packet) = packet::room(packet::XDP) else { return XDP_PASS };
+        if !decide(packet, &frame, &XdpMaps, &Left, hook) {
             return XDP_PASS;
         }
-        memory::keep(&packet, &asked, generation);
+        memory::keep(packet, &asked, generation);
         conclude::xdp(&packet.decision(), packet.len)
     }
 
     /// tc ingress on a port: what its far end sent.
     #[classifier]
     pub(crate) fn vswitch_in(ctx: TcContext) -> i32 {
-        let ifindex = packet::ifindex(&ctx);
-        if deliver::already_switched(&ctx, ifindex) {
-            return TC_NEXT;
-        }
-        match recall(&ctx, Hook::Received(ifindex)) {
-            Some(code) => code,
-            None => vswitch_in_decide(ctx.skb.skb),
-        }
-    }
-
-    #[unsafe(no_mangle)]
-    #[inline(never)]
-    extern "C" fn vswitch_in_decide(skb: *mut __sk_buff) -> i32 {
-        let ctx = TcContext::new(skb);
-        let hook = Hook::Received(packet::ifindex(&ctx));
-        switch(&ctx, hook)
+        switch(&ctx, Hook::Received(packet::ifindex(&ctx)))
     }
 
     /// tc egress on an uplink: what the host sends, before the wire has it.
     #[classifier]
     pub(crate) fn vswitch_out(ctx: TcContext) -> i32 {
-        let ifindex = packet::ifindex(&ctx);
-        if deliver::already_switched(&ctx, ifindex) {
-            return TC_NEXT;
-        }
-        match recall(&ctx, Hook::SentByHost(ifindex)) {
-            Some(code) => code,
-            None => vswitch_out_decide(ctx.skb.skb),
-        }
+        switch(&ctx, Hook::SentByHost(packet::ifindex(&ctx)))
     }
 
-    #[unsafe(no_mangle)]
-    #[inline(never)]
-    extern "C" fn vswitch_out_decide(skb: *mut __sk_buff) -> i32 {
-        let ctx = TcContext::new(skb);
-        let hook = Hook::SentByHost(packet::ifindex(&ctx));
-        switch(&ctx, hook)
-    }
-
-    /// Does with a frame what was done with one like it.
-    #[inline(always)]
-    fn recall(ctx: &TcContext, hook: Hook) -> Option<i32> {
-        let record = memory::recall_present(&packet::Skb(ctx), hook)?;
-        Some(conclude::tc(ctx, &record.decision(hook), ctx.len()))
-    }
-
-    /// Decides about a frame, and does it.
+    /// What becomes of a frame at tc: what became of one like it, or what is decided.
     #[inline(always)]
     fn switch(ctx: &TcContext, hook: Hook) -> i32 {
+        if deliver::already_switched(ctx, hook.ifindex()) {
+            return TC_NEXT;
+        }
         let frame = packet::Skb(ctx);
-        let (asked, generation) = (memory::question(&frame, hook), memory::generation());
-        let mut packet = Packet::UNREAD;
-        if !decide(&mut packet, &frame, &Maps, &stages::Tc, hook) {
+        let asked = memory::question(&frame, hook);
+        if let Some(record) = memory::recall_present(&asked, &frame) {
+            return conclude::tc(ctx, &record.decision(hook), frame.length());
+        }
+        let generation = memory::generation();
+        let Some(packet) = packet::room(packet::number(hook)) else { return TC_NEXT };
+        if !decide(packet, &frame, &Maps, &Learned(&Maps), hook) {
             return TC_NEXT;
         }
         if !matches!(packet.verdict.list, Members::Nobody) {
-            return vswitch_conclude_many(ctx.skb.skb, &packet);
+            return vswitch_conclude_many(ctx.skb.skb, packet);
         }
-        memory::keep(&packet, &asked, generation);
+        memory::keep(packet, &asked, generation);
         conclude::tc(ctx, &packet.decision(), packet.len)
     }
 

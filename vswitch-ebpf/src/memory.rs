@@ -7,6 +7,8 @@
 //!
 //! Only what is for one receiver is remembered, and drops: what is for many is asked of each of them.
 
+use bytemuck::Zeroable;
+
 use crate::{
     abi::Stamp,
     packet::{Hook, Packet},
@@ -22,7 +24,7 @@ const PATIENCE: u8 = 8;
 
 /// A verdict, and for which frames it is good: one cache line, the element of the per-CPU map `VERDICTS`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Zeroable)]
 pub struct Record {
     /// [`crate::frame::Frame::words`].
     words: [u64; 2],
@@ -60,22 +62,6 @@ impl Question {
         // Shifted: else an answer would meet what it answers.
         let mixed = (destination ^ source << 7 ^ self.hook.word() as u64).wrapping_mul(secret);
         (mixed >> 40) as u32 % RECORDS
-    }
-}
-
-impl Default for Record {
-    /// Good for no frame: its time is over.
-    fn default() -> Self {
-        Self {
-            words: [0; 2],
-            generation: 0,
-            until: 0,
-            hook: 0,
-            slot: 0,
-            patience: 0,
-            reserved: [0; 5],
-            verdict: Verdict::host_here(),
-        }
     }
 }
 
@@ -126,7 +112,14 @@ impl Record {
         self.hook = asked.hook.word();
         self.slot = packet.slot;
         self.patience = PATIENCE;
-        self.verdict = packet.verdict;
+        // Part by part, as they were written: a CPU does not pass on what is read in other sizes than it was written in.
+        let Verdict { action, reason, list, reserved, target } = packet.verdict;
+        (self.verdict.action, self.verdict.reason) = (action, reason);
+        (self.verdict.list, self.verdict.reserved) = (list, reserved);
+        self.verdict.target = target;
+        if matches!(action, Action::Drop) {
+            self.verdict.target.longest = u32::MAX;
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! What is known of one frame on its way: the context that every stage reads and adds to.
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Zeroable};
 
 use crate::{
-    abi::{FdbEntry, FdbKey, Stamp, fdb_flags, port_flags},
-    frame::{ETH_P_PAUSE, Header, MacAddr},
+    abi::{FdbEntry, FdbKey, Port, Stamp, fdb_flags, port_flags},
+    frame::{ETH_P_PAUSE, Header},
     learn::Origin,
     tables::Look,
-    verdict::{Decision, DropReason, Verdict},
+    verdict::{Action, Decision, DropReason, Members, Target, Verdict},
 };
 
 /// Where a program saw the frame.
@@ -39,11 +39,11 @@ impl Hook {
 }
 
 /// For how many a frame is, by its destination address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 #[repr(u8)]
 pub enum Class {
     /// For one station.
-    Unicast,
+    Unicast = 0,
     /// For a group other than broadcast.
     Multicast,
     /// For everybody: ff:ff:ff:ff:ff:ff.
@@ -52,34 +52,20 @@ pub enum Class {
 
 /// One frame, from the stage that lets it in to the verdict.
 ///
-/// It lies on the entry point's stack, is passed by reference, and has no byte of padding, which the compiler might leave
-/// unwritten and the verifier wants to see written.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, NoUninit)]
+/// It is passed by reference, and its first words begin as zeroes: nothing is known, and it goes nowhere. It has no byte of
+/// padding, so that these can be cleared as words.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, NoUninit, Zeroable)]
 pub struct Packet {
-    /// Where the frame goes.
-    pub destination: MacAddr,
-    /// Where it says that it comes from.
-    pub source: MacAddr,
-    /// Slot of the port that it entered by; for a frame of the host, of the uplink that it is leaving by.
-    pub slot: u16,
-    /// That port's [`crate::abi::Port::mode`].
-    pub mode: u8,
-    /// For how many it is.
-    pub class: Class,
-    /// That port's [`port_flags`].
-    pub flags: u32,
-    /// [`crate::abi::Settings::flags`].
-    pub settings: u32,
-    /// [`crate::frame::Frame::wire_len`].
-    pub wire_len: u32,
-    /// [`crate::frame::Frame::length`].
-    pub len: u32,
-    /// When the decision began.
-    pub now: Stamp,
     /// From when on what was looked up would say something else, with no change of the tables: the verdict may be remembered
     /// until then. 0: not at all.
     pub until: Stamp,
+    /// Slot of the port that it entered by; for a frame of the host, of the uplink that it is leaving by.
+    pub slot: u16,
+    /// That port's [`Port::mode`].
+    pub mode: u8,
+    /// For how many it is.
+    pub class: Class,
     /// Where it comes from in the end.
     pub origin: Origin,
     /// Whether the host is the sender, and not the port's far end.
@@ -92,37 +78,32 @@ pub struct Packet {
     pub reserved: u8,
     /// What was decided.
     pub verdict: Verdict,
-    /// Explicit padding, zero.
-    pub reserved_too: u32,
+    /// Where it goes: [`FdbKey::word`]. Words, for of bytes in memory the compiler loads one by one.
+    pub destination: u64,
+    /// Where it says that it comes from, likewise.
+    pub source: u64,
+    /// When the decision began.
+    pub now: Stamp,
+    /// Its port's [`port_flags`].
+    pub flags: u32,
+    /// [`crate::abi::Settings::flags`].
+    pub settings: u32,
+    /// [`crate::frame::Frame::wire_len`].
+    pub wire_len: u32,
+    /// [`crate::frame::Frame::length`].
+    pub len: u32,
 }
 
-impl Packet {
-    /// Of which nothing has been read yet.
-    pub const UNREAD: Self = Self {
-        destination: MacAddr([0; 6]),
-        source: MacAddr([0; 6]),
-        slot: 0,
-        mode: 0,
-        class: Class::Unicast,
-        flags: 0,
-        settings: 0,
-        wire_len: 0,
-        len: 0,
-        now: 0,
-        until: 0,
-        origin: Origin::FRESH,
-        from_host: false,
-        fdb_full: false,
-        pause: false,
-        reserved: 0,
-        verdict: Verdict::drop(DropReason::Malformed),
-        reserved_too: 0,
-    };
+/// How many words of a packet must be zeroes at first: up to the verdict's target. The others are written before they are read.
+pub const CLEARED: usize = 3;
 
+const _: () = assert!(core::mem::offset_of!(Packet, verdict.target) == CLEARED * size_of::<u64>());
+
+impl Packet {
     /// Takes over what was read of the frame.
     #[inline(always)]
     pub fn read(&mut self, header: &Header) {
-        (self.destination, self.source) = (header.destination, header.source);
+        (self.destination, self.source) = (header.destination.word(), header.source.word());
         self.pause = header.ethertype == ETH_P_PAUSE;
         if header.destination.is_group() {
             let broadcast = header.destination.is_broadcast();
@@ -142,6 +123,43 @@ impl Packet {
         (self.now, self.until) = (now, Stamp::MAX);
     }
 
+    /// It goes to one port.
+    #[inline(always)]
+    pub const fn forward(&mut self, slot: u16, port: &Port) {
+        self.verdict.action = Action::Forward;
+        self.verdict.list = Members::Nobody;
+        self.verdict.target = Target::new(slot, port);
+    }
+
+    /// It goes to the host behind this uplink.
+    #[inline(always)]
+    pub const fn host(&mut self, slot: u16, uplink: &Port) {
+        self.forward(slot, uplink);
+        self.verdict.action = Action::Host;
+    }
+
+    /// It goes to the stack of the interface that it is on.
+    #[inline(always)]
+    pub const fn host_here(&mut self) {
+        self.verdict.action = Action::HostHere;
+        self.verdict.list = Members::Nobody;
+    }
+
+    /// It goes to many.
+    #[inline(always)]
+    pub const fn flood(&mut self, list: Members) {
+        self.verdict.action = Action::Flood;
+        self.verdict.list = list;
+    }
+
+    /// It goes nowhere.
+    #[inline(always)]
+    pub const fn drop(&mut self, reason: DropReason) {
+        self.verdict.action = Action::Drop;
+        self.verdict.reason = reason;
+        self.verdict.list = Members::Nobody;
+    }
+
     /// What was decided, and whose frame it is about.
     #[inline(always)]
     pub const fn decision(&self) -> Decision {
@@ -149,18 +167,24 @@ impl Packet {
         Decision { slot, from_host, fdb_full, verdict }
     }
 
-    /// The FDB's key of an address in the frame's VLAN.
+    /// The FDB's key of its destination.
     #[inline(always)]
-    pub const fn key(&self, mac: MacAddr) -> FdbKey {
-        FdbKey { mac, vlan: 0 }
+    pub const fn destination(&self) -> FdbKey {
+        FdbKey::from_word(self.destination)
+    }
+
+    /// The FDB's key of its source.
+    #[inline(always)]
+    pub const fn source(&self) -> FdbKey {
+        FdbKey::from_word(self.source)
     }
 
     /// Looks an address up, and notes for how long the answer holds by itself. The one way to the FDB for all stages.
     ///
     /// What is not there may come, which makes nobody forget; and what is restless moves on like that, too.
     #[inline(always)]
-    pub fn look_up(&mut self, tables: &impl Look, mac: MacAddr, ageing: u32) -> Option<FdbEntry> {
-        let found = tables.fdb(self.key(mac));
+    pub fn look_up(&mut self, tables: &impl Look, key: FdbKey, ageing: u32) -> Option<FdbEntry> {
+        let found = tables.fdb(key);
         let holds = match found {
             Some(entry) if entry.has(fdb_flags::RESTLESS) => 0,
             Some(entry) if entry.has(fdb_flags::STATIC) => Stamp::MAX,

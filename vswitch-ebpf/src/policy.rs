@@ -104,7 +104,7 @@ pub const fn is_unlisted(settings: u32, origin: &Origin, for_many: bool) -> bool
 pub fn lists(tables: &impl Look, packet: &Packet, slot: u16, port: &Port) -> bool {
     packet.settings & settings_flags::SOURCES != 0
         && port.mode == mode::SOURCE
-        && tables.listed(SourceKey { mac: packet.source, slot }) != 0
+        && tables.listed(SourceKey { mac: packet.source().mac, slot }) != 0
 }
 
 /// The ports in source mode that list the sender.
@@ -113,7 +113,7 @@ pub fn listeners(tables: &impl Look, packet: &Packet) -> List {
     if packet.settings & settings_flags::SOURCES == 0 {
         return List(0);
     }
-    List(tables.listed(SourceKey { mac: packet.source, slot: HOST_SLOT }))
+    List(tables.listed(SourceKey { mac: packet.source().mac, slot: HOST_SLOT }))
 }
 
 /// Whether a member of the list that has a frame may have it: the port in `slot`.

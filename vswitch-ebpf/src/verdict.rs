@@ -1,6 +1,6 @@
 //! What was decided for one frame, and the name of every reason to drop one.
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Zeroable};
 
 use crate::{
     abi::{HOST_SLOT, Port},
@@ -10,9 +10,9 @@ use crate::{
 /// The end of the path: what to do, and with what.
 ///
 /// Flat, with every field always set, and not an enum with data: merging its variants the compiler copies undefined
-/// registers, which the verifier refuses. The constructors are the only way to make one.
+/// registers, which the verifier refuses. [`crate::packet::Packet`]'s methods make one.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 pub struct Verdict {
     /// What to do.
     pub action: Action,
@@ -22,14 +22,17 @@ pub struct Verdict {
     pub list: Members,
     /// Explicit padding, zero.
     pub reserved: u8,
-    /// With [`Action::Forward`] the port that has it, with [`Action::Host`] the uplink whose stack has it.
+    /// With [`Action::Forward`] the port that has it, with [`Action::Host`] the uplink whose stack has it; else nothing that
+    /// means anything.
     pub target: Target,
 }
 
 /// What becomes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 #[repr(u8)]
 pub enum Action {
+    /// Nowhere.
+    Drop = 0,
     /// To one port. If that is the uplink through which the host is sending, out of its wire.
     Forward,
     /// To all of a list's members that [`crate::policy::receives`] and [`crate::policy::host_receives`] allow.
@@ -38,69 +41,20 @@ pub enum Action {
     Host,
     /// To the ingress interface's own stack: link-local protocols such as LLDP belong to one link.
     HostHere,
-    /// Nowhere.
-    Drop,
 }
 
 /// A list of members, by what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 #[repr(u8)]
 pub enum Members {
     /// No list.
-    Nobody,
+    Nobody = 0,
     /// [`crate::abi::lists::DOMAIN`].
     Domain,
     /// [`crate::abi::lists::UPLINKS`].
     Uplinks,
     /// The ports in source mode that list the sender.
     Listeners,
-}
-
-impl Verdict {
-    const BLANK: Self = Self {
-        action: Action::HostHere,
-        reason: DropReason::Malformed,
-        list: Members::Nobody,
-        reserved: 0,
-        target: Target { ifindex: 0, flags: 0, longest: u32::MAX, slot: 0, reserved: 0 },
-    };
-
-    /// To one port.
-    #[inline(always)]
-    pub const fn forward(target: Target) -> Self {
-        Self { action: Action::Forward, target, ..Self::BLANK }
-    }
-
-    /// To many.
-    #[inline(always)]
-    pub const fn flood(list: Members) -> Self {
-        Self { action: Action::Flood, list, ..Self::BLANK }
-    }
-
-    /// To these, too.
-    #[inline(always)]
-    #[must_use]
-    pub const fn and(self, list: Members) -> Self {
-        Self { list, ..self }
-    }
-
-    /// To the host behind this uplink.
-    #[inline(always)]
-    pub const fn host(uplink: Target) -> Self {
-        Self { action: Action::Host, target: uplink, ..Self::BLANK }
-    }
-
-    /// To the stack of the interface that the frame is on.
-    #[inline(always)]
-    pub const fn host_here() -> Self {
-        Self::BLANK
-    }
-
-    /// Nowhere.
-    #[inline(always)]
-    pub const fn drop(reason: DropReason) -> Self {
-        Self { action: Action::Drop, reason, ..Self::BLANK }
-    }
 }
 
 /// A verdict, and whose frame it is about: all that is needed to act on it and to count it.
@@ -132,7 +86,7 @@ impl Decision {
 
 /// One port that a frame goes to.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 pub struct Target {
     /// Its interface.
     pub ifindex: u32,
@@ -147,6 +101,9 @@ pub struct Target {
 }
 
 impl Target {
+    /// No port.
+    pub const NOBODY: Self = Self { ifindex: 0, flags: 0, longest: 0, slot: 0, reserved: 0 };
+
     /// The port in `slot`.
     #[inline(always)]
     pub const fn new(slot: u16, port: &Port) -> Self {
@@ -155,7 +112,7 @@ impl Target {
 }
 
 /// Why a frame went nowhere. The number is the index into [`crate::abi::Counters::drops`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, Zeroable)]
 #[repr(u8)]
 pub enum DropReason {
     /// Shorter than an Ethernet header.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vswitch_ebpf::verdict::Action;
+use vswitch_ebpf::verdict::{Action, Members, Verdict};
 use vswitch_tests::{
     frame::Frame,
     host_tables::HostTables,
@@ -68,10 +68,10 @@ impl Plan {
             let (dst, src) = addresses(from, frame);
             let frame = model::Frame { dst, src, len: untagged_len(frame), gso: false, pause: false };
             let (from, tables) = (member(from), HostTables::from(&self.model));
-            let action = tables.decide(from, &frame).verdict.action;
+            let verdict = tables.decide(from, &frame).verdict;
             let outcome = self.model.send(from, &frame);
             self.ledger.expect(row, &outcome, times, |slot| world.port(name(slot)).to_owned());
-            if let Some(port) = by_peer(from, action, &outcome) {
+            if let Some(port) = by_peer(from, &verdict, &outcome) {
                 *self.by_peer.entry(port).or_default() += times;
             }
         }
@@ -82,9 +82,9 @@ fn name(slot: u16) -> &'static str {
     PORTS[usize::from(slot) - 1]
 }
 
-/// Who has a frame itself, all others having had copies, by `bpf_redirect_peer`: at tc ingress the last one, if its cable
-/// leads to another namespace. What goes from one XDP port to another does not get there.
-fn by_peer(from: Member, action: Action, outcome: &Outcome) -> Option<&'static str> {
+/// Who has a frame itself, all others having had copies, by `bpf_redirect_peer`: at tc ingress whom it is for in any case, or
+/// the last one, if the cable leads to another namespace. What goes from one XDP port to another does not get there.
+fn by_peer(from: Member, verdict: &Verdict, outcome: &Outcome) -> Option<&'static str> {
     let Member::Port(sender) = from else { return None };
     let stays = Receiver::Host { uplink: sender };
     let in_turn = |receiver: &&Receiver| match **receiver {
@@ -92,8 +92,15 @@ fn by_peer(from: Member, action: Action, outcome: &Outcome) -> Option<&'static s
         Receiver::Port(slot) => (slot, 1),
         Receiver::HostHere => (sender, 0),
     };
-    let Receiver::Port(last) = *outcome.receivers.iter().max_by_key(in_turn)? else { return None };
-    let by_xdp = action == Action::Forward && XDP.contains(&name(sender)) && XDP.contains(&name(last));
+    let last = match verdict.action {
+        Action::Forward => Receiver::Port(verdict.target.slot),
+        Action::Host => Receiver::Host { uplink: verdict.target.slot },
+        Action::HostHere | Action::Flood | Action::Drop => *outcome.receivers.iter().max_by_key(in_turn)?,
+    };
+    let Receiver::Port(last) = last else { return None };
+    let by_xdp = (verdict.action, verdict.list) == (Action::Forward, Members::Nobody)
+        && XDP.contains(&name(sender))
+        && XDP.contains(&name(last));
     (!outcome.receivers.contains(&stays) && !by_xdp && name(last) != NEAR).then_some(name(last))
 }
 

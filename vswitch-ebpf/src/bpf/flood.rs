@@ -44,7 +44,7 @@ pub(crate) fn offer(skb: *mut __sk_buff, packet: &Packet) -> Offered {
     // 0, since no frame has 2 GiB. Before 6.8 the verifier follows a loop's function once alone (commit ab5cfac139ab): if it saw
     // that there is nobody at first, it would remove the code by which those who come later have their copies.
     let nobody = packet.len >> 31;
-    let target = Target { ifindex: nobody, ..NOBODY };
+    let target = Target { ifindex: nobody, ..Target::NOBODY };
     let offered =
         Offered { port: false, host: false, stays: false, last: Delivery { target, to_stack: false } };
     let list = list(packet);
@@ -61,8 +61,6 @@ pub(crate) fn offer(skb: *mut __sk_buff, packet: &Packet) -> Offered {
     }
     offer.offered
 }
-
-const NOBODY: Target = Target { ifindex: 0, flags: 0, longest: 0, slot: 0, reserved: 0 };
 
 /// Whom to ask.
 #[inline(always)]

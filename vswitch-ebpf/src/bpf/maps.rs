@@ -13,6 +13,7 @@ use vswitch_ebpf::{
     },
     fdb::Set,
     memory::{RECORDS as VERDICTS_MAX, Record},
+    packet::Packet,
     tables::{Change, Look},
 };
 
@@ -36,6 +37,11 @@ pub(crate) static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAP
 /// What each CPU remembers.
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<Record> = PerCpuArray::with_max_entries(VERDICTS_MAX, 0);
+
+/// By hook: the frame that is being decided about. Not on the stack, where the verifier knows each byte and looks at all that
+/// follows once for each way in which it came about: of a map's element it knows nothing.
+#[map]
+pub(crate) static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(3, 0);
 
 /// By [`lists`].
 #[map]

@@ -25,18 +25,17 @@ pub(crate) fn question(frame: &impl Frame, hook: Hook) -> Question {
 
 /// What was decided for frames like this one.
 #[inline(always)]
-pub(crate) fn recall(frame: &impl Frame, hook: Hook) -> Option<&'static Record> {
-    let asked = question(frame, hook);
+pub(crate) fn recall(asked: &Question, frame: &impl Frame) -> Option<&'static Record> {
     // SAFETY: this CPU's own, see above; an element of an array is never freed.
-    let record = unsafe { &*record(&asked)? };
-    let good = record.is_about(&asked) && record.is_good(frame.wire_len(), generation(), Maps.now());
+    let record = unsafe { &*record(asked)? };
+    let good = record.is_about(asked) && record.is_good(frame.wire_len(), generation(), Maps.now());
     good.then_some(record)
 }
 
 /// As [`recall`], at tc: the target's interface is still there.
 #[inline(always)]
-pub(crate) fn recall_present(frame: &impl Frame, hook: Hook) -> Option<&'static Record> {
-    let record = recall(frame, hook)?;
+pub(crate) fn recall_present(asked: &Question, frame: &impl Frame) -> Option<&'static Record> {
+    let record = recall(asked, frame)?;
     match record.elsewhere() {
         Some(slot) if Maps.is_gone(slot) => None,
         Some(_) | None => Some(record),

@@ -8,5 +8,4 @@ pub(crate) mod flood;
 pub(crate) mod maps;
 pub(crate) mod memory;
 pub(crate) mod packet;
-pub(crate) mod stages;
 pub(crate) mod tell;

@@ -3,7 +3,12 @@
 use core::arch::asm;
 
 use aya_ebpf::programs::{TcContext, XdpContext};
-use vswitch_ebpf::frame::{ETH_HLEN, Frame};
+use vswitch_ebpf::{
+    frame::{ETH_HLEN, Frame},
+    packet::{CLEARED, Hook, Packet},
+};
+
+use super::maps::PACKETS;
 
 /// A frame in an XDP program.
 pub(crate) struct Xdp<'a>(pub(crate) &'a XdpContext);
@@ -45,6 +50,32 @@ impl Frame for Skb<'_> {
     fn length(&self) -> u32 {
         self.0.len()
     }
+}
+
+/// Numbers of the XDP program's packet and of the others'.
+pub(crate) const XDP: u32 = 0;
+
+/// The number of the packet of a hook at tc.
+#[inline(always)]
+pub(crate) const fn number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Received(_) => 1,
+        Hook::SentByHost(_) => 2,
+    }
+}
+
+/// Room for the frame that a program decides about: this CPU's, and this program's alone. No program meets itself on a CPU: with
+/// softirqs off, what it sends to a port is queued before it is received; what it sends by an uplink meets the other hook.
+#[inline(always)]
+pub(crate) fn room(number: u32) -> Option<&'static mut Packet> {
+    let packet = PACKETS.get_ptr_mut(number)?;
+    for word in 0..CLEARED {
+        // SAFETY: a word of an element of an array, which is never freed; zeroes are a packet. Volatile, as the compiler
+        // would call a function that clears byte by byte.
+        unsafe { packet.cast::<u64>().add(word).write_volatile(0) };
+    }
+    // SAFETY: nobody else has it while the program runs, see above.
+    Some(unsafe { &mut *packet })
 }
 
 /// The interface that a tc program sees a frame on.
