@@ -17,7 +17,7 @@ use vswitch_ebpf::{
     packet::{Hook, Packet},
     policy::{host_receives, reached, receives},
     tables::{Change, Look},
-    verdict::{Action, Decision, Members},
+    verdict::{Action, Decision, Members, Verdict},
 };
 
 use crate::{
@@ -138,10 +138,10 @@ impl HostTables {
         let foreseen = self.decided(frame, &Left, hook);
         let packet = self.decided(frame, &Learned(self), hook).expect("the sender is a member");
         if let Some(foreseen) = foreseen {
-            assert_eq!(foreseen.decision(), packet.decision(), "XDP's decision and tc's");
+            assert_eq!(said(&foreseen.decision()), said(&packet.decision()), "XDP's decision and tc's");
         }
         if let Some(decision) = recalled {
-            assert_eq!(decision, packet.decision(), "what is remembered is what is decided");
+            assert_eq!(said(&decision), said(&packet.decision()), "what is remembered is what is decided");
             self.recalled.set(self.recalled.get() + 1);
         }
         if let Some(asked) = asked {
@@ -200,6 +200,15 @@ impl HostTables {
             })
             .collect()
     }
+}
+
+/// All of a decision that means anything.
+fn said(decision: &Decision) -> impl PartialEq + std::fmt::Debug + use<> {
+    let Decision { slot, from_host, fdb_full, verdict } = *decision;
+    let Verdict { action, reason, list, target, .. } = verdict;
+    let why = (action == Action::Drop).then_some(reason);
+    let target = matches!(action, Action::Forward | Action::Host).then_some(target);
+    (slot, from_host, fdb_full, action, why, list, target)
 }
 
 impl Look for HostTables {

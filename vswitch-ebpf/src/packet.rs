@@ -92,6 +92,10 @@ pub struct Packet {
     pub wire_len: u32,
     /// [`crate::frame::Frame::length`].
     pub len: u32,
+    /// Of a frame for many: who has it of the member that was asked last.
+    pub answer: u32,
+    /// Explicit padding, zero.
+    pub reserved_too: u32,
 }
 
 /// How many words of a packet must be zeroes at first: up to the verdict's target. The others are written before they are read.

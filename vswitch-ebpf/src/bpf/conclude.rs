@@ -75,9 +75,9 @@ pub(crate) fn tc(ctx: &TcContext, decision: &Decision, len: u32) -> i32 {
 /// Rust's.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn vswitch_conclude_many(skb: *mut __sk_buff, packet: *const Packet) -> i32 {
+pub(crate) extern "C" fn vswitch_conclude_many(skb: *mut __sk_buff, packet: *mut Packet) -> i32 {
     // SAFETY: the verifier sees that callers pass a whole one of theirs, or null.
-    let Some(packet) = (unsafe { packet.as_ref() }) else { return TC_DROP };
+    let Some(packet) = (unsafe { packet.as_mut() }) else { return TC_DROP };
     let ctx = TcContext::new(skb);
     let decision = packet.decision();
     tell(&ctx, &decision);

@@ -32,7 +32,7 @@ pub(crate) struct Offered {
 
 struct Offer {
     skb: *mut __sk_buff,
-    packet: *const Packet,
+    packet: *mut Packet,
     len: u32,
     first: u32,
     offered: Offered,
@@ -40,11 +40,17 @@ struct Offer {
 
 /// Gives a copy to all who may have one but the last.
 #[inline(always)]
-pub(crate) fn offer(skb: *mut __sk_buff, packet: &Packet) -> Offered {
+pub(crate) fn offer(skb: *mut __sk_buff, packet: &mut Packet) -> Offered {
     // 0, since no frame has 2 GiB. Before 6.8 the verifier follows a loop's function once alone (commit ab5cfac139ab): if it saw
     // that there is nobody at first, it would remove the code by which those who come later have their copies.
     let nobody = packet.len >> 31;
-    let target = Target { ifindex: nobody, ..Target::NOBODY };
+    let target = Target {
+        ifindex: nobody,
+        flags: nobody,
+        longest: nobody,
+        slot: nobody as u16,
+        reserved: nobody as u16,
+    };
     let offered =
         Offered { port: false, host: false, stays: false, last: Delivery { target, to_stack: false } };
     let list = list(packet);
@@ -83,15 +89,46 @@ extern "C" fn offer_one(index: u32, state: *mut c_void) -> i64 {
     let Some(port) = PORTS.get(slot) else {
         return 1;
     };
-    let target = Target::new(slot as u16, port);
-    let receivers = vswitch_receivers(offer.packet, slot);
-    if receivers & THE_HOST != 0 {
-        to_host(offer, target, receivers & THE_HOST_HERE != 0);
+    let slot = slot as u16;
+    // SAFETY: as in `offer`.
+    let answer = asked(unsafe { &mut *offer.packet }, slot, port);
+    let target = Target::new(slot, port);
+    if answer & THE_HOST != 0 {
+        to_host(offer, target, answer & THE_HOST_HERE != 0);
     }
-    if receivers & THE_PORT != 0 {
-        to_port(offer, target, receivers & THE_PORT_HERE != 0);
+    if answer & THE_PORT != 0 {
+        to_port(offer, target, answer & THE_PORT_HERE != 0);
     }
     0
+}
+
+/// Bits of [`Packet::answer`]: who has the frame, and whether by its going on where it is.
+const THE_PORT: u32 = 1 << 0;
+const THE_PORT_HERE: u32 = 1 << 1;
+const THE_HOST: u32 = 1 << 2;
+const THE_HOST_HERE: u32 = 1 << 3;
+
+/// Who may have a frame for many: the port in `slot`, the host behind it? The answer goes through memory: to each way that leads
+/// to it the verifier would look at all that follows.
+#[inline(always)]
+fn asked(packet: &mut Packet, slot: u16, port: &Port) -> u32 {
+    let here = slot == packet.slot;
+    let mut answer = 0;
+    if here || !Maps.is_gone(slot) {
+        answer |= if host_receives(packet, slot, port) { THE_HOST } else { 0 };
+        answer |= if receives(&Maps, packet, slot, port) { THE_PORT } else { 0 };
+        answer |= match packet.from_host {
+            _ if !here => 0,
+            true => THE_PORT_HERE,
+            false => THE_HOST_HERE,
+        };
+    }
+    let place = &raw mut packet.answer;
+    // SAFETY: a word of the packet, which is ours.
+    unsafe {
+        place.write_volatile(answer);
+        place.read_volatile()
+    }
 }
 
 #[inline(always)]
@@ -106,35 +143,6 @@ fn to_port(offer: &mut Offer, target: Target, stays: bool) {
     offer.offered.port = true;
     count::sent(target.slot, offer.len);
     deliver(offer, Delivery { target, to_stack: false }, stays);
-}
-
-/// Bits of [`vswitch_receivers`]' answer: who has the frame, and whether by its going on where it is.
-const THE_PORT: u32 = 1 << 0;
-const THE_PORT_HERE: u32 = 1 << 1;
-const THE_HOST: u32 = 1 << 2;
-const THE_HOST_HERE: u32 = 1 << 3;
-
-/// Who may have a frame for many: the port in `slot`, the host behind it? A global function, as `vswitch_conclude_many`: to
-/// each of its many answers the verifier would look at the rest of the loop.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn vswitch_receivers(packet: *const Packet, slot: u32) -> u32 {
-    // SAFETY: as in `vswitch_conclude_many`.
-    let Some(packet) = (unsafe { packet.as_ref() }) else { return 0 };
-    let Some(port): Option<&Port> = PORTS.get(slot) else { return 0 };
-    let slot = slot as u16;
-    let here = slot == packet.slot;
-    if !here && Maps.is_gone(slot) {
-        return 0;
-    }
-    let host = if host_receives(packet, slot, port) { THE_HOST } else { 0 };
-    let ports = if receives(&Maps, packet, slot, port) { THE_PORT } else { 0 };
-    let stays = match packet.from_host {
-        _ if !here => 0,
-        true => THE_PORT_HERE,
-        false => THE_HOST_HERE,
-    };
-    host | ports | stays
 }
 
 /// Notes one more receiver, and gives the one before its copy. If the frame `stays` at this hook, that is the delivery.
