@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{fdb::Shape, frame::MacAddr};
+use crate::frame::MacAddr;
 
 /// Version of everything in this file; programs and pins of another version are never mixed.
 pub const ABI_VERSION: u32 = 3;
@@ -263,10 +263,6 @@ pub mod fdb_flags {
     pub const STICKY: u8 = 1 << 1;
     /// The address belongs to the host's stack, reached through the uplink in the entry's slot.
     pub const HOST: u8 = 1 << 2;
-    /// Follows from an interface that vswitch made, and not from the user's word. The dataplane does not ask for it.
-    pub const DERIVED: u8 = 1 << 3;
-    /// vswitch has entered the address into the receive filter of the uplink. The dataplane does not ask for it.
-    pub const FILTERED: u8 = 1 << 4;
     /// It has moved less than [`super::Settings::refresh`] ago. While it is so, no verdict that follows from it is
     /// remembered, and its moving on makes no other verdict forgotten: a station that moves an address with each frame
     /// costs nobody else anything.
@@ -368,73 +364,6 @@ impl Counters {
     }
 }
 
-/// Length of an interface name with its terminating zero (IFNAMSIZ).
-pub const IFNAMSIZ: usize = 16;
-
-/// What userspace must remember of a port beyond what the dataplane needs: element of the map `RECORDS`, by slot.
-/// An all-zero name is a free slot. The dataplane never reads it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct PortRecord {
-    /// Name of the port's interface, zero-terminated: what the port is known by while the interface is missing.
-    pub ifname: [u8; IFNAMSIZ],
-    /// Name that the veth's far end was created with; empty unless [`record_flags::CREATED_VETH`].
-    pub peer: [u8; IFNAMSIZ],
-    /// Namespace in which the far end was created, as the user named it; empty if none.
-    pub netns: [u8; 64],
-    /// [`record_flags`].
-    pub flags: u32,
-    /// What was changed on the interface and its far end and has to be undone when the port goes.
-    pub undo: u32,
-    /// The interface's index when the port was attached; 0 while it is missing.
-    pub ifindex: u32,
-    /// The datapath that the user asked for: 0 auto, 1 xdp, 2 xdp-generic, 3 tc.
-    pub datapath: u8,
-    /// The datapath in use, in the same numbers; 0 while the interface is missing.
-    pub active: u8,
-    /// The first of the addresses that the user gave the port; zero if none.
-    pub first_mac: [u8; 6],
-}
-
-/// Bits of [`PortRecord::flags`].
-pub mod record_flags {
-    /// vswitch created the interface as one end of a veth pair, and deletes it with the port.
-    pub const CREATED_VETH: u32 = 1 << 0;
-    /// vswitch created the interface as a persistent tap, and deletes it with the port.
-    pub const CREATED_TAP: u32 = 1 << 1;
-    /// A command is adding the port or removing it; if none is at work, it was interrupted and the port is to be removed.
-    pub const PENDING: u32 = 1 << 2;
-}
-
-/// What userspace must remember of the switch: the only element of the map `IDENTITY`. The dataplane never reads it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Identity {
-    /// Device of the network namespace that the switch lives in (`stat` of /proc/self/ns/net).
-    pub netns_dev: u64,
-    /// Inode of that namespace.
-    pub netns_ino: u64,
-    /// 1 once `up` has finished; 0 marks a switch that a crash left half made.
-    pub complete: u32,
-    /// Nanoseconds of CLOCK_MONOTONIC in one [`Stamp`].
-    pub tick: u32,
-    /// CLOCK_MONOTONIC, in nanoseconds, at the stamp 0: long before the machine was started.
-    pub epoch: i64,
-    /// [`Shape::secret`] of the FDB.
-    pub fdb_secret: u64,
-    /// [`Shape::max`] of the FDB.
-    pub fdb_max: u32,
-    /// Explicit padding, zero.
-    pub reserved: u32,
-}
-
-impl Identity {
-    /// The shape of the FDB.
-    pub const fn fdb(&self) -> Shape {
-        Shape { max: self.fdb_max, secret: self.fdb_secret }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,8 +382,6 @@ mod tests {
         assert_eq!((size_of::<SourceKey>(), offset_of!(SourceKey, slot)), (8, 6));
         assert_eq!((size_of::<FdbEntry>(), align_of::<FdbEntry>()), (8, 8));
         assert_eq!((size_of::<Counters>(), offset_of!(Counters, drops)), (192, 64));
-        assert_eq!((size_of::<PortRecord>(), offset_of!(PortRecord, flags)), (116, 96));
-        assert_eq!((size_of::<Identity>(), offset_of!(Identity, complete)), (48, 16));
         assert_eq!((size_of::<Set>(), offset_of!(Way, entry)), (128, 8));
     }
 

@@ -12,7 +12,7 @@ use crate::{
     change::{self, host_owns, plan::plan, port_owns, recover::recover},
     config::{StaticEntry, SwitchConfig},
     dataplane::{
-        Access, Dataplane, Homeless, Incomplete,
+        Access, Dataplane, Found,
         image::Write,
         migrate,
         pins::Pins,
@@ -48,7 +48,7 @@ pub struct Report {
 
 /// Makes a switch.
 pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
-    let _lock = begin(scope).await?;
+    let mut lock = begin(scope).await?;
     if Dataplane::exists(&scope.switch)? {
         let name = &scope.switch;
         Dataplane::open(name, Access::Write)?.check_links()?;
@@ -56,7 +56,7 @@ pub async fn up(scope: &Scope, config: SwitchConfig) -> Result<Report> {
             r#"switch "{name}": up already: change it with `vswitch -s {name} port` or `vswitch -s {name} apply`"#
         );
     }
-    create(config).await
+    create(&mut lock, config).await
 }
 
 /// Takes a switch away, also one that a crash left half made.
@@ -76,22 +76,21 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     let _another = migrate::forget(&scope.switch);
     let netlink = Netlink::open()?;
     let mut report = Report::default();
-    let left = match Dataplane::open_any(&scope.switch, Access::Write) {
-        Ok(dataplane) => {
+    let left = match Dataplane::find(&scope.switch, Access::Write)? {
+        Found::Switch(dataplane) => {
             report.ops = dataplane.intent().map(|config| plan_down(&config)).unwrap_or_default();
-            change::destroy(dataplane, &netlink).await?
+            change::destroy(*dataplane, &netlink).await?
         }
-        Err(err) if err.is::<Incomplete>() => {
+        Found::Incomplete(_) => {
             let records = Dataplane::salvage(&scope.switch)?;
             change::salvage(&scope.switch, &pins, records, &netlink, &mut report.notes).await?
         }
-        Err(err) if err.is::<Homeless>() => {
+        Found::Homeless(_) => {
             pins.remove()?;
             let note = "its network namespace is gone, or cannot be seen from here: nothing was done about interfaces";
             report.notes.push(note.to_owned());
             Vec::new()
         }
-        Err(err) => return Err(err),
     };
     Lock::dismiss(&scope.switch);
     if !left.is_empty() {
@@ -105,15 +104,30 @@ pub async fn down(scope: &Scope) -> Result<Report> {
     Ok(report)
 }
 
-/// Changes a switch's configuration.
-pub async fn change(scope: &Scope, change: impl FnOnce(&mut SwitchConfig) -> Result<()>) -> Result<Report> {
-    let _lock = begin(scope).await?;
+/// Changes a switch's configuration. What `change` does may be done to more than one: to what the switch is, and to what it is
+/// about to become.
+pub async fn change(scope: &Scope, change: impl Fn(&mut SwitchConfig) -> Result<()>) -> Result<Report> {
+    let mut lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
+    let checked = |config: &mut SwitchConfig| {
+        change(config)?;
+        Ok(config.check()?)
+    };
+    alter(&mut dataplane, &mut lock, checked).await
+}
+
+async fn alter(
+    dataplane: &mut Dataplane,
+    lock: &mut Lock,
+    change: impl Fn(&mut SwitchConfig) -> Result<()>,
+) -> Result<Report> {
     let actual = dataplane.intent()?;
     let mut desired = actual.clone();
     change(&mut desired)?;
-    desired.check()?;
-    converge(&mut dataplane, &actual, &desired).await
+    let report = converge(dataplane, lock, &actual, &desired).await?;
+    // Whoever adds or removes many ports at this time, in stages, is not to take it back.
+    change::change_noted(&dataplane.pins, change)?;
+    Ok(report)
 }
 
 /// Makes a switch as `desired`, creating it if there is none.
@@ -125,35 +139,38 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
         let ops = plan(actual.as_ref(), &desired)?;
         return Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes: Vec::new() });
     }
-    let _lock = begin(scope).await?;
+    let mut lock = begin(scope).await?;
     if !Dataplane::exists(&scope.switch)? {
-        return create(desired).await;
+        return create(&mut lock, desired).await;
     }
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
-    let actual = dataplane.intent()?;
-    converge(&mut dataplane, &actual, &desired).await
+    let replace = |config: &mut SwitchConfig| {
+        config.clone_from(&desired);
+        Ok(())
+    };
+    alter(&mut dataplane, &mut lock, replace).await
 }
 
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
 pub async fn upgrade(scope: &Scope) -> Result<Report> {
-    let _lock = begin(scope).await?;
+    let mut lock = begin(scope).await?;
     // A controller of the other build would put the pins back that are about to go.
-    go_over(&scope.switch, true, || Lock::dismiss(&scope.switch)).await
+    go_over(&scope.switch, &mut lock, true, || Lock::dismiss(&scope.switch)).await
 }
 
 /// As [`upgrade`], if there is a switch; its `programs` too, unless the caller is about to replace them anyway.
 pub(crate) async fn take_over(scope: &Scope, programs: bool) -> Result<Report> {
-    let _lock = begin(scope).await?;
+    let mut lock = begin(scope).await?;
     let name = &scope.switch;
     if Pins::of(name).exist()? || !Pins::other_versions(name).is_empty() {
-        go_over(name, programs, || {}).await
+        go_over(name, &mut lock, programs, || {}).await
     } else {
         Ok(Report::default())
     }
 }
 
 /// `migrating` is called before the other build's switch is touched.
-async fn go_over(name: &str, programs: bool, migrating: impl FnOnce()) -> Result<Report> {
+async fn go_over(name: &str, lock: &mut Lock, programs: bool, migrating: impl FnOnce()) -> Result<Report> {
     let mut report = Report::default();
     let mut ports = Vec::new();
     if let (false, Some(from)) = (Pins::of(name).exist()?, Pins::other_versions(name).pop()) {
@@ -164,7 +181,7 @@ async fn go_over(name: &str, programs: bool, migrating: impl FnOnce()) -> Result
         }
         ports = done.ports;
         // It may have been half made or half changed.
-        report.notes = recover(name).await?;
+        report.notes = recover(name, lock).await?;
     }
     let dataplane = Dataplane::open(name, Access::Write)?;
     if programs && !programs::are_current(&dataplane.pins, false) {
@@ -181,7 +198,7 @@ pub async fn export(scope: &Scope) -> Result<SwitchConfig> {
 
 /// Adds an FDB entry, static or ageing.
 pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_static: bool) -> Result<()> {
-    let _lock = begin(scope).await?;
+    let mut lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let slot = dataplane.member(ifname)?.slot;
     let (key, intent) = (FdbKey { mac, vlan }, dataplane.intent()?);
@@ -200,20 +217,25 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
     if !is_static {
         return dataplane.write(&Write::Teach(key, slot));
     }
-    let mut desired = intent.clone();
-    desired.fdb.push(StaticEntry { mac, vlan, ifname: ifname.to_owned() });
-    converge(&mut dataplane, &intent, &desired).await.map(drop)
+    let entry = StaticEntry { mac, vlan, ifname: ifname.to_owned() };
+    let add = |config: &mut SwitchConfig| {
+        config.fdb.push(entry.clone());
+        Ok(())
+    };
+    alter(&mut dataplane, &mut lock, add).await.map(drop)
 }
 
 /// Removes an FDB entry.
 pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
-    let _lock = begin(scope).await?;
+    let mut lock = begin(scope).await?;
     let mut dataplane = Dataplane::open(&scope.switch, Access::Write)?;
     let (key, intent) = (FdbKey { mac, vlan }, dataplane.intent()?);
     if bound(&intent, key).is_some() {
-        let mut desired = intent.clone();
-        desired.fdb.retain(|entry| (entry.mac, entry.vlan) != (mac, vlan));
-        return converge(&mut dataplane, &intent, &desired).await.map(drop);
+        let remove = |config: &mut SwitchConfig| {
+            config.fdb.retain(|entry| (entry.mac, entry.vlan) != (mac, vlan));
+            Ok(())
+        };
+        return alter(&mut dataplane, &mut lock, remove).await.map(drop);
     }
     let Some(entry) = dataplane.fdb_entry(key)? else {
         bail!("fdb {mac}: no such entry (vswitch fdb show lists them)");
@@ -240,8 +262,8 @@ pub async fn fdb_flush(scope: &Scope, ifname: Option<&str>) -> Result<u64> {
 /// What every change begins with: the lock, and an end to what was interrupted.
 async fn begin(scope: &Scope) -> Result<Lock> {
     privileges::may_change()?;
-    let lock = Lock::change(&scope.switch).await?;
-    tell(&recover(&scope.switch).await?);
+    let mut lock = Lock::change(&scope.switch).await?;
+    tell(&recover(&scope.switch, &mut lock).await?);
     Ok(lock)
 }
 
@@ -252,15 +274,16 @@ pub(crate) fn tell(notes: &[String]) {
     }
 }
 
-async fn create(config: SwitchConfig) -> Result<Report> {
+async fn create(lock: &mut Lock, config: SwitchConfig) -> Result<Report> {
     config.check()?;
     let ops = plan(None, &config)?;
-    let notes = change::create(&Netlink::open()?, &config).await?;
+    let notes = change::create(&Netlink::open()?, lock, &config).await?;
     Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
 }
 
 async fn converge(
     dataplane: &mut Dataplane,
+    lock: &mut Lock,
     actual: &SwitchConfig,
     desired: &SwitchConfig,
 ) -> Result<Report> {
@@ -268,7 +291,7 @@ async fn converge(
     if ops.is_empty() {
         return Ok(Report::default());
     }
-    let notes = change::make(dataplane, &Netlink::open()?, [actual, desired]).await?;
+    let notes = change::make(dataplane, &Netlink::open()?, lock, [actual, desired]).await?;
     Ok(Report { ops: ops.iter().map(ToString::to_string).collect(), notes })
 }
 

@@ -20,6 +20,12 @@ const RUN: &str = "/run/vswitch";
 /// How long a command waits for another one to finish.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the lock is left alone between two stages of a change.
+const WAY: Duration = Duration::from_millis(20);
+
+/// The lock of whoever changes the switch in stages.
+const STAGES: &str = "stages";
+
 /// Holds a switch's lock until it is dropped; the kernel releases it when the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -38,6 +44,38 @@ impl Lock {
                 r#"switch "{switch}": {owner} is changing it and has not finished in {} s: try again when it has, or end it"#,
                 PATIENCE.as_secs()
             ),
+        }
+    }
+
+    /// The right to change the switch in stages, between which others may change it. Waits as [`Lock::change`].
+    pub(crate) async fn stages(switch: &str) -> Result<Self> {
+        match Self::acquire(switch, STAGES, PATIENCE).await? {
+            Ok(lock) => Ok(lock),
+            Err(owner) => bail!(
+                r#"switch "{switch}": {owner} is adding or removing many ports and has not finished in {} s: try again when it has, or end it"#,
+                PATIENCE.as_secs()
+            ),
+        }
+    }
+
+    /// Whether somebody does.
+    pub(crate) fn is_in_stages(switch: &str) -> bool {
+        let Ok(file) = File::open(Path::new(RUN).join(switch).join(STAGES)) else { return false };
+        // SAFETY: the descriptor is open; flock takes no pointers. Closing it gives the lock back.
+        unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) != 0 }
+    }
+
+    /// Lets those change the switch who wait for it, and waits for them.
+    pub(crate) async fn give_way(&mut self) -> Result<()> {
+        // SAFETY: the descriptor is open; flock takes no pointers.
+        unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_UN) };
+        // Longer than anybody pauses who waits.
+        tokio::time::sleep(WAY).await;
+        loop {
+            if let Ok(lock) = Self::acquire(&self.switch, "lock", PATIENCE).await? {
+                *self = lock;
+                return Ok(());
+            }
         }
     }
 
@@ -100,6 +138,10 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        if self.path.ends_with(STAGES) && !self.is_dismissed() {
+            // Nothing is left of it where nobody is at it.
+            let _gone = fs::remove_file(&self.path);
+        }
         // Where there is no switch, nothing of it shall be left.
         if matches!(Pins::of(&self.switch).exist(), Ok(false))
             && Pins::other_versions(&self.switch).is_empty()

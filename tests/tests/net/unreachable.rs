@@ -13,7 +13,7 @@ use vswitch_tests::{
 
 use crate::{
     abi_shapes::age,
-    bad_input::{Bench, NEEDS},
+    bad_input::{Bench, NEEDS, TempFile},
 };
 
 const ADD: &str = "port add x1 --datapath xdp";
@@ -102,4 +102,58 @@ fn a_controller_tells_what_it_could_not_complete() {
     until("it is at work", AT_ONCE, || controller.lines().iter().any(|line| line.contains("is running")));
     let note = format!("note: {LEFT}");
     assert!(controller.lines().contains(&note), "no {note:?} in {:#?}", controller.lines());
+}
+
+/// An undoing goes on after a step that fails, and what is left of it is tried again until it is done, or wanted no more.
+#[test]
+fn what_cannot_be_undone_is_noted_until_it_is() {
+    require!(NEEDS);
+    let (bench, there) = (Bench::new(), Netns::new("there"));
+    bench.run("up h1 h2 --fdb-max 4");
+    bench.run(&format!("port add w0 --netns {}", there.name()));
+    for last in 1..=3 {
+        bench.run(&format!("fdb add 02:00:00:00:07:0{last} h1"));
+    }
+    let exported = || String::from_utf8(bench.run("export").stdout).unwrap();
+    let before = exported();
+    // There is room for one of the two addresses, once w0 is gone.
+    let file = TempFile::new(
+        r#"
+switch.fdb-max = 4
+
+[[port]]
+name = "h1"
+
+[[port]]
+name = "h2"
+isolated = true
+
+[[port]]
+name = "t0"
+tap = true
+mac = ["02:00:00:00:07:11", "02:00:00:00:07:12"]
+"#,
+    );
+    let _kept = hide(there);
+    let output = bench.command(&format!("apply {}", file.path())).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the FDB is full") && said.contains("taking it back failed"), "{said}");
+    // The namespace for w0 cannot be found again; all else is as it was.
+    assert_eq!(exported(), before);
+    assert_eq!(bench.machine.find_ifindex("t0"), None);
+    let shown = String::from_utf8(bench.run("port show h2").stdout).unwrap();
+    assert!(!shown.contains("isolated"), "{shown}");
+    let is_noted = || bench.pins().join("journal").exists();
+    assert!(is_noted());
+    // Who wants w0 still is told what it lacks.
+    let output = bench.command("port set h1 --flood off").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("could not be completed") && said.contains("vswitch: \"w0\": namespace"), "{said}");
+    assert!(is_noted());
+    bench.run("port del w0");
+    assert!(!is_noted());
+    assert_eq!(String::from_utf8_lossy(&bench.run("port set h1 --flood on").stderr), "");
+    bench.run("down");
+    bench.assert_gone();
 }

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use vswitch_ebpf::{
     abi::{
-        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Identity, Interface, List, MAX_PORTS, MEMBERS_MAX,
-        PROBES, Port, PortRecord, SOURCES_MAX, Settings, SourceKey, Stamp, lists, port_state,
+        Counters, FdbEntry, FdbKey, INTERFACES_MAX, Interface, List, MAX_PORTS, MEMBERS_MAX, PROBES, Port,
+        SOURCES_MAX, Settings, SourceKey, Stamp, lists, port_state,
     },
     fdb::Set,
     memory::{RECORDS as VERDICTS_MAX, Record},
@@ -79,14 +79,6 @@ pub(crate) static DEVMAP: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
 /// goes. Not `DEVMAP`: a device map is for programs of one type alone (bpf_prog_map_compatible, kernel/bpf/core.c).
 #[map]
 pub(crate) static PRESENT: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
-
-/// By slot; userspace's memory.
-#[map]
-pub(crate) static RECORDS: Array<PortRecord> = Array::with_max_entries(MAX_PORTS, 0);
-
-/// Userspace's memory.
-#[map]
-pub(crate) static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
 
 /// The maps, as the tc programs' decisions see them.
 pub(crate) struct Maps;

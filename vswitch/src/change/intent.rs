@@ -6,7 +6,10 @@
 //! moment one of them is whole, and says what was wanted last. Each is a map of one element that is written before it is
 //! pinned.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -20,6 +23,26 @@ use crate::{
 
 /// The version of the document, in its first line.
 const VERSION: u32 = 1;
+
+/// What else is noted while a change is made in stages (`stages.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// Where it leads.
+    Goal,
+    /// Where it came from; nowhere, if the switch was made for it.
+    Origin,
+}
+
+impl Note {
+    const ALL: [Self; 2] = [Self::Goal, Self::Origin];
+
+    fn path(self, pins: &Pins) -> PathBuf {
+        pins.document(match self {
+            Self::Goal => "goal",
+            Self::Origin => "origin",
+        })
+    }
+}
 
 /// The name of the pin beside the maps.
 pub(crate) const NAME: &str = "INTENT";
@@ -64,11 +87,45 @@ pub(crate) fn give_up(pins: &Pins) -> Result<()> {
     gone(fs::remove_file(&path), &path)
 }
 
+/// Notes one of these down, in the place of what was noted.
+pub(super) fn note(pins: &Pins, note: Note, config: &SwitchConfig) -> Result<()> {
+    let (path, fresh) = (note.path(pins), pins.document("new"));
+    gone(fs::remove_file(&fresh), &fresh)?;
+    write_to(&fresh, config)?;
+    fs::rename(&fresh, &path).with_context(|| format!("rename {} to {}", fresh.display(), path.display()))
+}
+
+/// What is noted, if a change in stages is not at its end.
+pub(super) fn noted(pins: &Pins, note: Note) -> Result<Option<SwitchConfig>> {
+    document(&note.path(pins))
+}
+
+/// Such a change has come to its end.
+pub(super) fn forget(pins: &Pins) -> Result<()> {
+    // The goal first: without it there is none.
+    Note::ALL.map(|note| note.path(pins)).iter().try_for_each(|path| gone(fs::remove_file(path), path))
+}
+
+/// Makes a change of the switch one of what is noted too, as far as it can be.
+pub(crate) fn change_noted(pins: &Pins, change: impl Fn(&mut SwitchConfig) -> Result<()>) -> Result<()> {
+    for kind in Note::ALL {
+        let Some(mut config) = noted(pins, kind)? else { continue };
+        if change(&mut config).is_ok() && config.check().is_ok() {
+            note(pins, kind, &config)?;
+        }
+    }
+    Ok(())
+}
+
 fn write(pins: &Pins, config: &SwitchConfig) -> Result<()> {
+    write_to(&pins.journal(), config)
+}
+
+fn write_to(path: &Path, config: &SwitchConfig) -> Result<()> {
     let text = format!("# vswitch intent {VERSION}\n{}", print(&ordered(config)));
     let map = RawMap::array("intent", text.len(), 1)?;
-    let written = map.set(&[0; 4], text.as_bytes()).and_then(|()| map.pin(&pins.journal()));
-    written.with_context(|| format!("write {}", pins.journal().display()))
+    let written = map.set(&[0; 4], text.as_bytes()).and_then(|()| map.pin(path));
+    written.with_context(|| format!("write {}", path.display()))
 }
 
 fn document(path: &Path) -> Result<Option<SwitchConfig>> {

@@ -162,7 +162,6 @@ pub(super) async fn restore(
     let reverted = revert(netlink, there, &record).await;
     let undo = if keep { record.undo } else { 0 };
     dataplane.ledger.set_record(slot, PortRecord { undo, ifindex: 0, active: 0, ..record })?;
-    dataplane.clear_present(slot)?;
     Ok(reverted.err().map(|err| in_words(&err)).into_iter().collect())
 }
 
@@ -199,6 +198,32 @@ pub(super) async fn readdress(
         netlink.set_mac(&netlink.get_index(*ifindex).await?, &mac.0).await
     })??;
     dataplane.ledger.set_record(member.slot, PortRecord { station: mac.0, ..record })
+}
+
+/// The address of a far end that vswitch made, if it can be asked.
+pub(super) async fn station(
+    dataplane: &Dataplane,
+    netlink: &Netlink,
+    member: &Member,
+) -> Result<Option<MacAddr>> {
+    if member.record.flags & record_flags::CREATED_VETH == 0 {
+        return Ok(None);
+    }
+    let there = interface::of(dataplane, netlink, member.slot, &member.record).await?;
+    let Some(link) = there else { return Ok(None) };
+    Ok(Target::of(netlink, link, member.netns().as_deref()).await?.peer_mac()?.map(MacAddr))
+}
+
+/// Notes the address of a far end that vswitch made.
+pub(super) fn note_station(
+    dataplane: &mut Dataplane,
+    member: &Member,
+    station: Option<MacAddr>,
+) -> Result<()> {
+    match station.map(|mac| mac.0).filter(|station| *station != member.record.station) {
+        Some(station) => dataplane.ledger.set_record(member.slot, PortRecord { station, ..member.record }),
+        None => Ok(()),
+    }
 }
 
 /// Removes what a port has outside the maps, which may be damaged: programs, and what made it ready.

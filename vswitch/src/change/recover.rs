@@ -6,24 +6,34 @@ use std::collections::HashSet;
 use anyhow::Result;
 
 use super::{
-    destroy, intent,
+    destroy,
+    intent::{self, Note},
     reconcile::{Manner, Outcome, possible, reconcile},
+    stages::go_on,
     switch::undo,
 };
 use crate::{
     config::SwitchConfig,
-    dataplane::{Access, Dataplane, ledger::record_flags, migrate, pins::Pins, programs, state},
+    dataplane::{Access, Dataplane, Found, ledger::record_flags, migrate, pins::Pins, programs, state},
     failure::{in_words, with_undo},
+    lock::Lock,
     net::Netlink,
 };
 
 /// Brings to its end whatever was interrupted. Returns what the user should know. The caller has the switch's lock.
 ///
 /// What is not a command's doing, such as pins that somebody removed, stays for the command that begins.
-pub(crate) async fn recover(name: &str) -> Result<Vec<String>> {
+pub(crate) async fn recover(name: &str, lock: &mut Lock) -> Result<Vec<String>> {
     let pins = Pins::of(name);
     pins.scratch().clear()?;
-    let Ok(dataplane) = Dataplane::open_any(name, Access::Write) else { return Ok(Vec::new()) };
+    if !pins.exist()? {
+        return Ok(Vec::new());
+    }
+    let dataplane = match Dataplane::find(name, Access::Write)? {
+        Found::Switch(dataplane) => *dataplane,
+        // The command that begins says so.
+        Found::Incomplete(_) | Found::Homeless(_) => return Ok(Vec::new()),
+    };
     if !dataplane.is_complete()? {
         return destroy(dataplane, &Netlink::open()?).await;
     }
@@ -31,7 +41,26 @@ pub(crate) async fn recover(name: &str) -> Result<Vec<String>> {
     if programs::are_mixed(&pins) {
         programs::replace(&dataplane)?;
     }
-    complete(dataplane).await
+    let mut notes = complete(dataplane).await?;
+    notes.extend(go_on_for(name, lock).await?);
+    Ok(notes)
+}
+
+/// Goes on with a change in stages, if whoever made it is not at it any more.
+async fn go_on_for(name: &str, lock: &mut Lock) -> Result<Vec<String>> {
+    if intent::noted(&Pins::of(name), Note::Goal)?.is_none() || Lock::is_in_stages(name) {
+        return Ok(Vec::new());
+    }
+    let _in_stages = Lock::stages(name).await?;
+    let mut dataplane = Dataplane::open_any(name, Access::Write)?;
+    match go_on(&mut dataplane, &Netlink::open()?, lock).await {
+        Ok(notes) => Ok(notes),
+        Err(err) => Ok(vec![interrupted(&err)]),
+    }
+}
+
+fn interrupted(err: &anyhow::Error) -> String {
+    format!("a command was interrupted and could not be completed: {}", in_words(err))
 }
 
 /// Ends a change of the configuration.
@@ -44,9 +73,6 @@ async fn complete(mut dataplane: Dataplane) -> Result<Vec<String>> {
     }
     let from = dataplane.intent()?;
     let (netlink, mut notes) = (Netlink::open()?, Vec::new());
-    let interrupted = |err: &anyhow::Error| {
-        format!("a command was interrupted and could not be completed: {}", in_words(err))
-    };
     let to = match wanted {
         Ok(wanted) => wanted.unwrap_or_else(|| from.clone()),
         Err(unreadable) => {
@@ -71,11 +97,13 @@ async fn redo(
 ) -> Result<Vec<String>> {
     // First what was to go, or has come by half: whether the rest is possible cannot be told before.
     let rest = without_coming(dataplane, to)?;
-    reconcile(dataplane, netlink, [from, &rest], Manner::Whole, true).await?;
-    possible(Some(dataplane), netlink, [&rest, to]).await?;
     let Outcome { mut notes, left, .. } =
-        reconcile(dataplane, netlink, [&rest, to], Manner::Whole, true).await?;
+        reconcile(dataplane, netlink, [from, &rest], Manner::Whole, true).await?;
     notes.extend(left);
+    possible(Some(dataplane), netlink, [&rest, to]).await?;
+    let Outcome { notes: more, left, .. } =
+        reconcile(dataplane, netlink, [&rest, to], Manner::Whole, true).await?;
+    notes.extend(more.into_iter().chain(left));
     if intent::wanted(&dataplane.pins)?.is_some() {
         intent::reached(&dataplane.pins)?;
     }

@@ -3,24 +3,38 @@
 use anyhow::Result;
 
 use super::{
-    intent, interface, lifecycle,
+    intent::{self, Note},
+    interface, lifecycle,
     reconcile::{Manner, Outcome, possible, reconcile},
+    stages::{go_on, is_one, next},
 };
 use crate::{
     config::SwitchConfig,
     dataplane::{Dataplane, image::Write, state::Member},
     failure::{in_words, with_undo},
+    lock::Lock,
     net::Netlink,
 };
 
 /// Makes a switch as `config` says, ports and all; nothing is left if it fails. Returns what the user should know.
-pub(crate) async fn create(netlink: &Netlink, config: &SwitchConfig) -> Result<Vec<String>> {
+pub(crate) async fn create(netlink: &Netlink, lock: &mut Lock, config: &SwitchConfig) -> Result<Vec<String>> {
     possible(None, netlink, [config, config]).await?;
-    let mut dataplane = Dataplane::create(config)?;
+    let bare = SwitchConfig { ports: Vec::new(), fdb: Vec::new(), ..config.clone() };
+    let (first, last) = next(&bare, config);
+    let mut dataplane = Dataplane::create(&first)?;
     let made = async {
-        let outcome = reconcile(&mut dataplane, netlink, [config, config], Manner::Whole, false).await?;
+        let outcome = reconcile(&mut dataplane, netlink, [&first, &first], Manner::Whole, false).await?;
+        let mut notes = outcome.notes;
+        if last {
+            dataplane.set_complete(true)?;
+            return Ok(notes);
+        }
+        let _in_stages = Lock::stages(&config.name).await?;
+        intent::note(&dataplane.pins, Note::Goal, config)?;
         dataplane.set_complete(true)?;
-        Ok(outcome.notes)
+        lock.give_way().await?;
+        notes.extend(go_on(&mut dataplane, netlink, lock).await?);
+        Ok(notes)
     };
     match made.await {
         Ok(notes) => Ok(notes),
@@ -32,9 +46,16 @@ pub(crate) async fn create(netlink: &Netlink, config: &SwitchConfig) -> Result<V
 pub(crate) async fn make(
     dataplane: &mut Dataplane,
     netlink: &Netlink,
+    lock: &mut Lock,
     [from, to]: [&SwitchConfig; 2],
 ) -> Result<Vec<String>> {
     possible(Some(dataplane), netlink, [from, to]).await?;
+    if !is_one(from, to) {
+        let _in_stages = Lock::stages(&dataplane.name).await?;
+        intent::note(&dataplane.pins, Note::Origin, from)?;
+        intent::note(&dataplane.pins, Note::Goal, to)?;
+        return go_on(dataplane, netlink, lock).await;
+    }
     intent::want(&dataplane.pins, to)?;
     let done = async {
         let outcome = reconcile(dataplane, netlink, [from, to], Manner::Whole, false).await?;

@@ -177,7 +177,7 @@ impl Port {
             }
             Verb::Add(args) => {
                 let port = args.port()?;
-                control::change(scope, |config| add(config, port)).await?
+                control::change(scope, |config| add(config, &port)).await?
             }
             Verb::Set(args) => {
                 args.check()?;
@@ -202,12 +202,12 @@ impl Add {
     }
 }
 
-fn add(config: &mut SwitchConfig, port: PortConfig) -> Result<()> {
+fn add(config: &mut SwitchConfig, port: &PortConfig) -> Result<()> {
     if config.port(&port.ifname).is_some() {
         let ifname = port.ifname.escape_debug();
         bail!("port {ifname}: is a port of {} already; `vswitch port set {ifname}` changes it", config.name);
     }
-    config.ports.push(port);
+    config.ports.push(port.clone());
     Ok(())
 }
 
@@ -222,7 +222,7 @@ impl Set {
         Ok(())
     }
 
-    fn change(self, config: &mut SwitchConfig) -> Result<()> {
+    fn change(&self, config: &mut SwitchConfig) -> Result<()> {
         let Some(port) = config.ports.iter_mut().find(|port| port.ifname == self.ifname) else {
             bail!(not_a_port(&self.ifname, &config.name));
         };
@@ -241,7 +241,7 @@ impl Set {
 }
 
 impl Del {
-    fn change(self, config: &mut SwitchConfig) -> Result<()> {
+    fn change(&self, config: &mut SwitchConfig) -> Result<()> {
         if config.port(&self.ifname).is_none() {
             bail!(not_a_port(&self.ifname, &config.name));
         }

@@ -1,7 +1,7 @@
 //! Which texts may name an interface, a namespace or a switch?
 
 /// Bytes of an interface's name at most: IFNAMSIZ without the terminating zero.
-pub const MAX_IFNAME: usize = vswitch_ebpf::abi::IFNAMSIZ - 1;
+pub const MAX_IFNAME: usize = libc::IFNAMSIZ - 1;
 
 /// Bytes of a switch's name at most.
 pub const MAX_SWITCH_NAME: usize = 32;

@@ -34,14 +34,14 @@ impl Controller<'_> {
         if news.is_empty() || !news.all && !news.pins && !concerned(&self.dataplane.members()?) {
             return Ok(News::default());
         }
-        let Some(_lock) = self.change(&mut news).await? else { return Ok(News::default()) };
+        let Some(mut lock) = self.change(&mut news).await? else { return Ok(News::default()) };
         if self.lock.is_dismissed() {
             // While it waited the switch went, or went over to another ABI: no pin of it may come back.
             return Ok(News::default());
         }
         if !self.dataplane.is_complete()? {
             // Somebody is at it, or was interrupted: whoever brings that to its end ends this controller, too.
-            recover(&self.scope.switch).await?;
+            recover(&self.scope.switch, &mut lock).await?;
             Lock::dismiss(&self.scope.switch);
             return Ok(News::default());
         }
@@ -52,7 +52,7 @@ impl Controller<'_> {
         }
         if news.all {
             // A command may have been killed meanwhile.
-            recover(&self.scope.switch).await?.iter().for_each(|note| complain(note));
+            recover(&self.scope.switch, &mut lock).await?.iter().for_each(|note| complain(note));
         }
         let members = self.members()?;
         let links = self.links(&news, &members).await?;

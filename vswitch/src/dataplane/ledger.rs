@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Length of an interface name with its terminating zero (IFNAMSIZ).
-pub const IFNAMSIZ: usize = 16;
+pub const IFNAMSIZ: usize = libc::IFNAMSIZ;
 
 /// The most unicast filters that the switch enters into NICs. With more stations than that an uplink is promiscuous.
 pub(crate) const FILTERS_MAX: u32 = 16_384;

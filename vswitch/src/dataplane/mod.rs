@@ -51,6 +51,16 @@ pub struct Dataplane {
     clock: Clock,
 }
 
+/// What there is of a switch.
+pub(crate) enum Found {
+    /// What it takes to work with it, though the command that made it may not have finished.
+    Switch(Box<Dataplane>),
+    /// Less.
+    Incomplete(Incomplete),
+    /// All of it, but where it lives.
+    Homeless(Homeless),
+}
+
 /// Something of a switch is there and something is not: it can only be taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incomplete {
@@ -173,6 +183,15 @@ impl Dataplane {
 
     /// Opens a switch, whole or not, that lives in the calling thread's namespace.
     pub fn open_any(name: &str, access: Access) -> Result<Self> {
+        match Self::find(name, access)? {
+            Found::Switch(dataplane) => Ok(*dataplane),
+            Found::Incomplete(incomplete) => Err(incomplete.into()),
+            Found::Homeless(homeless) => Err(homeless.into()),
+        }
+    }
+
+    /// As [`Dataplane::open_any`], and tells what can only be taken away from what cannot be opened at all.
+    pub(crate) fn find(name: &str, access: Access) -> Result<Found> {
         let pins = Pins::of(name);
         if !Self::exists(name)? {
             bail!(r#"switch "{name}": there is none of that name: make it with `vswitch -s {name} up`"#);
@@ -184,13 +203,21 @@ impl Dataplane {
             }
             Ok((maps, ledger))
         });
-        let (maps, ledger) = opened.map_err(|err| match refusal(&err) {
-            Some(io::ErrorKind::PermissionDenied) => unreadable(name, io::ErrorKind::PermissionDenied.into()),
-            _ => Incomplete { switch: name.to_owned(), what: in_words(&err) }.into(),
-        })?;
+        let (maps, ledger) = match opened {
+            Ok(opened) => opened,
+            Err(err) if refusal(&err) == Some(io::ErrorKind::PermissionDenied) => {
+                return Err(unreadable(name, io::ErrorKind::PermissionDenied.into()));
+            }
+            Err(err) => {
+                return Ok(Found::Incomplete(Incomplete { switch: name.to_owned(), what: in_words(&err) }));
+            }
+        };
         let identity = ledger.identity()?;
-        lives_here(name, &identity)?;
-        Ok(Self { name: name.to_owned(), pins, maps, ledger, clock: Clock::of(&identity) })
+        if let Some(homeless) = home_of(name, &identity)? {
+            return Ok(Found::Homeless(homeless));
+        }
+        let clock = Clock::of(&identity);
+        Ok(Found::Switch(Box::new(Self { name: name.to_owned(), pins, maps, ledger, clock })))
     }
 
     /// What the switch was made to be.
@@ -222,17 +249,22 @@ impl Dataplane {
     }
 }
 
-/// Fails if a switch is another namespace's. One that has died before it said so is at home everywhere.
+/// Fails if a switch is another namespace's.
 fn lives_here(name: &str, identity: &Identity) -> Result<()> {
+    home_of(name, identity)?.map_or(Ok(()), |homeless| Err(homeless.into()))
+}
+
+/// Fails if a switch is another namespace's that can be named. One that has died before it said so is at home everywhere.
+fn home_of(name: &str, identity: &Identity) -> Result<Option<Homeless>> {
     let home = (identity.netns_dev, identity.netns_ino);
     if home == (0, 0) || Netns::current()?.identity() == home {
-        return Ok(());
+        return Ok(None);
     }
     match Netns::all().into_iter().find(|netns| netns.identity() == home) {
         Some(netns) => {
             bail!(r#"switch "{name}": lives in namespace {}: use -n {}"#, netns.label(), netns.name())
         }
-        None => Err(Homeless(name.to_owned()).into()),
+        None => Ok(Some(Homeless(name.to_owned()))),
     }
 }
 

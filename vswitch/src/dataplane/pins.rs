@@ -115,7 +115,12 @@ impl Pins {
 
     /// What the command that is at work wants the switch to be.
     pub(crate) fn journal(&self) -> PathBuf {
-        self.root.join("journal")
+        self.document("journal")
+    }
+
+    /// What is noted of a change beside the maps.
+    pub(crate) fn document(&self, name: &str) -> PathBuf {
+        self.root.join(name)
     }
 
     /// Makes the directories. Fails if the switch exists.

@@ -169,6 +169,36 @@ pub(super) fn update<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: &V) -> io::
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
 }
 
+/// So many elements of an array from one on, in one call.
+pub(super) fn row<V: Pod>(map: impl AsFd, first: u32, count: u32) -> io::Result<Vec<V>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut keys = vec![0u32; count as usize];
+    let mut values = vec![V::zeroed(); count as usize];
+    // The kernel begins behind the one that it is told.
+    let (before, mut next) = (first.wrapping_sub(1), 0u32);
+    let mut attr = MapBatch {
+        in_batch: if first == 0 { 0 } else { &raw const before as u64 },
+        out_batch: &raw mut next as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count,
+        map_fd: map.as_fd().as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the kernel's for this command; the vectors have room for `count` elements of the map's
+    // sizes, which `spec::check` has compared, and the cursor of an array is its key.
+    match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
+        // The array ends with the row.
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        Ok(_) | Err(_) => {}
+    }
+    values.truncate(attr.count as usize);
+    Ok(values)
+}
+
 /// Replaces elements of an array, in one call.
 pub(super) fn update_all<K: Pod, V: Pod>(map: impl AsFd, keys: &[K], values: &[V]) -> io::Result<()> {
     let count = keys.len().min(values.len());

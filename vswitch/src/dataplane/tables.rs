@@ -173,11 +173,8 @@ impl Tables {
 
     /// The members of a list.
     pub(super) fn members(&self, list: List) -> Result<Vec<u16>> {
-        let member = |element: u32| {
-            let slot: Option<u32> = sys::get(self.rows()?.members.fd(), &element).context("read a list")?;
-            Ok(slot.unwrap_or_default() as u16)
-        };
-        (list.first()..list.first() + list.len()).map(member).collect()
+        let slots = sys::row::<u32>(self.rows()?.members.fd(), list.first(), list.len());
+        Ok(slots.context("read a list")?.into_iter().map(|slot| slot as u16).collect())
     }
 
     /// Writes the members of a list where none is.

@@ -56,18 +56,18 @@ struct Flush {
 }
 
 impl Source {
-    pub(super) fn change(self, config: &mut SwitchConfig) -> Result<()> {
-        match self.verb {
+    pub(super) fn change(&self, config: &mut SwitchConfig) -> Result<()> {
+        match &self.verb {
             Verb::Add(Senders { ifname, mac }) => {
-                let port = port(config, &ifname)?;
+                let port = port(config, ifname)?;
                 for mac in mac {
-                    if !port.source.contains(&mac) {
-                        port.source.push(mac);
+                    if !port.source.contains(mac) {
+                        port.source.push(*mac);
                     }
                 }
             }
             Verb::Del(Senders { ifname, mac }) => {
-                let port = port(config, &ifname)?;
+                let port = port(config, ifname)?;
                 if let Some(missing) = mac.iter().find(|mac| !port.source.contains(mac)) {
                     bail!(
                         "port {}: {missing} is not in its source list; `vswitch port show` prints it",
@@ -76,7 +76,7 @@ impl Source {
                 }
                 port.source.retain(|listed| !mac.contains(listed));
             }
-            Verb::Flush(Flush { ifname }) => port(config, &ifname)?.source.clear(),
+            Verb::Flush(Flush { ifname }) => port(config, ifname)?.source.clear(),
         }
         Ok(())
     }

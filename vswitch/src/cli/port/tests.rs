@@ -119,7 +119,7 @@ fn what_cannot_be_is_refused() {
     config.ports.push(PortConfig::new("web0"));
     let says = |result: Result<()>| result.unwrap_err().to_string();
     assert_eq!(
-        says(add(&mut config.clone(), PortConfig::new("web0"))),
+        says(add(&mut config.clone(), &PortConfig::new("web0"))),
         "port web0: is a port of vs0 already; `vswitch port set web0` changes it"
     );
     assert_eq!(
