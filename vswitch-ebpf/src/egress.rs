@@ -62,12 +62,12 @@ fn from_host(packet: &mut Packet, tables: &impl Look, to: Destination<'_>) {
             if policy::reaches_host(port.flags, port.mode, packet.settings)
                 && (port.mode != mode::SOURCE || policy::lists(tables, packet, to.slot, port)) =>
         {
-            to_port(packet, to.slot, port)
+            to_port(packet, to.slot, port);
         }
         (Place::Many, _) => packet.flood(Members::Domain),
         // Also the host talking to an address of its own: where it would have gone without the switch.
         (Place::Port | Place::Host | Place::Down | Place::LinkLocal | Place::Pause, _) => {
-            back_to_wire(packet, tables)
+            back_to_wire(packet, tables);
         }
     }
 }
@@ -86,13 +86,13 @@ fn back_to_wire(packet: &mut Packet, tables: &impl Look) {
 fn from_wire(packet: &mut Packet, settings: &Settings, to: Destination<'_>) {
     match (to.place, to.port) {
         (Place::Port, Some(port)) if policy::is_kept_private(packet.settings, &packet.origin, port) => {
-            packet.drop(DropReason::Private)
+            packet.drop(DropReason::Private);
         }
         // Its own address does not lead to a port in source mode.
         (Place::Port, Some(port)) if port.mode == mode::SOURCE => packet.flood(Members::Domain),
         // What was learned from outside is no child's either: the kernel lets its stack have the frame.
         (Place::Port, Some(port)) if compat(packet.settings) && is_back(packet, to.slot, port) => {
-            packet.host_here()
+            packet.host_here();
         }
         (Place::Port, Some(port)) => to_port(packet, to.slot, port),
         (Place::Host, Some(port)) => packet.host(to.slot, port),
@@ -115,18 +115,18 @@ fn from_station(packet: &mut Packet, tables: &impl Look, settings: &Settings, to
         (Place::Port, Some(port))
             if compat(packet.settings) && to.slot == packet.slot && packet.mode == mode::BRIDGE =>
         {
-            packet.forward(to.slot, port)
+            packet.forward(to.slot, port);
         }
         (Place::Port, Some(port)) if is_uplink(port) || policy::siblings(packet, port) => {
-            to_port(packet, to.slot, port)
+            to_port(packet, to.slot, port);
         }
         (Place::Host, Some(port)) if policy::reaches_host(packet.flags, packet.mode, packet.settings) => {
-            packet.host(to.slot, port)
+            packet.host(to.slot, port);
         }
         (Place::Many, _) => packet.flood(Members::Domain),
         (Place::LinkLocal, _) => packet.host_here(),
         (Place::Down, _) if !compat(packet.settings) && packet.mode == mode::BRIDGE => {
-            packet.drop(DropReason::PortDown)
+            packet.drop(DropReason::PortDown);
         }
         (Place::Port | Place::Host | Place::Down | Place::Pause, _) => to_wire(packet, tables, settings),
     }

@@ -101,7 +101,7 @@ pub struct Packet {
 /// How many words of a packet must be zeroes at first: up to the verdict's target. The others are written before they are read.
 pub const CLEARED: usize = 3;
 
-const _: () = assert!(core::mem::offset_of!(Packet, verdict.target) == CLEARED * size_of::<u64>());
+const _: () = assert!(core::mem::offset_of!(Packet, verdict.target) == size_of::<[u64; CLEARED]>());
 
 impl Packet {
     /// Takes over what was read of the frame.
