@@ -115,7 +115,27 @@ pub(crate) fn know(package: &str) -> Result<()> {
     Ok(())
 }
 
+/// A package that is here in another version than the archives have, by which others of its family cannot be installed: as an
+/// argument of apt-get, the archives' version of it. None if it is not here, or is theirs.
+pub(crate) fn as_archived(package: &str) -> Option<String> {
+    let text = probe::output(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"))?;
+    archived(&text).map(|version| format!("{package}={version}"))
+}
+
+/// By what `apt-cache policy` prints: after the installed version's line comes what has it; priority 100 is dpkg's own list.
+fn archived(policy: &str) -> Option<&str> {
+    let lines: Vec<&str> = policy.lines().map(str::trim).collect();
+    let installed = lines.iter().find_map(|line| line.strip_prefix("Installed: "))?;
+    let table = lines.split(|line| *line == "Version table:").nth(1)?;
+    let versions = table.windows(2).filter(|pair| pair[1].starts_with("500 "));
+    let mut versions = versions.filter_map(|pair| pair[0].trim_start_matches("*** ").split(' ').next());
+    let theirs = versions.clone().any(|version| version == installed);
+    if installed == "(none)" || theirs { None } else { versions.next() }
+}
+
+/// Whether an archive has a package, `name` or `name=version`.
 fn has_candidate(package: &str) -> bool {
+    let package = package.split('=').next().unwrap_or(package);
     probe::output(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"))
         .and_then(|text| {
             Some(text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))? != "(none)")
@@ -132,7 +152,8 @@ fn update() -> Result<()> {
 fn apt_install(packages: &[&str]) -> Result<Command> {
     let mut command = apt_get()?;
     // --no-remove: rustc-web conflicts with Debian's own rustc and rustup, which are not ours to take away.
-    command.args(["install", "-y", "--no-install-recommends", "--no-remove"]).args(packages);
+    command.args(["install", "-y", "--no-install-recommends", "--no-remove", "--allow-downgrades"]);
+    command.args(packages);
     Ok(command)
 }
 
@@ -142,4 +163,20 @@ fn apt_get() -> Result<Command> {
     };
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"]);
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::archived;
+
+    #[test]
+    fn what_no_archive_has_is_told_from_what_one_has() {
+        let stranger = "q:\n  Installed: 10.0~bpo\n  Candidate: 10.0~bpo\n  Version table:\n *** 10.0~bpo 100\n        100 /var/lib/dpkg/status\n     7.2 500\n        500 http://archive main amd64 Packages\n     7.1 500\n        500 http://archive main amd64 Packages\n";
+        assert_eq!(archived(stranger), Some("7.2"));
+        let theirs = "q:\n  Installed: 7.2\n  Candidate: 7.2\n  Version table:\n *** 7.2 500\n        500 http://archive main amd64 Packages\n        100 /var/lib/dpkg/status\n";
+        assert_eq!(archived(theirs), None);
+        let missing = "q:\n  Installed: (none)\n  Candidate: 7.2\n  Version table:\n     7.2 500\n        500 http://archive main amd64 Packages\n";
+        assert_eq!(archived(missing), None);
+        assert_eq!(archived(""), None);
+    }
 }

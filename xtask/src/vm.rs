@@ -124,6 +124,9 @@ pub(crate) fn install() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    // One that somebody has from elsewhere keeps the archives' emulator out.
+    let utils = packages::as_archived("qemu-utils");
+    let missing: Vec<&str> = missing.into_iter().chain(utils.as_deref()).collect();
     packages::install(&missing, "other kernels, in an emulator")
 }
 
