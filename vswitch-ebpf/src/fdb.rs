@@ -5,16 +5,15 @@
 //! takes a call and three lines. Both sides change single words of it, atomically, and neither ever holds a lock.
 //!
 //! A way is free while its key is 0, and says nothing while its entry is 0. Who takes a way puts the key in first (by compare
-//! and exchange), and then looks at all ways that the key may have. If another one has it, too, whoever looked leaves a
-//! [`TOMBSTONE`]; if not, it puts the entry in. Two that look so cannot both miss the other: each has put its key in before, so
-//! at most one way of a key ever gets an entry, and a way that has one is never given up by who took it. A frame whose
-//! address two wanted to enter in the same moment may have taught nothing: the next one does. Who reads looks at the key once
-//! more after the entry: what it has found was the key's own.
+//! and exchange), and then looks at all ways that the key may have. If another one has it, too, whoever looked gives the way
+//! back; if not, it puts the entry in. Two that look so cannot both miss the other: each has put its key in before, so at most
+//! one way of a key ever gets an entry, and a way that has one is never given back by who took it. Programs that gave way to
+//! one another try once more. Who reads looks at the key once more after the entry: what it has found was the key's own.
 //!
 //! Userspace, one process at a time, may put its entry in the place of one that is there. A way of the key that has none yet
-//! it takes away: whoever wanted to give it one writes to a tombstone.
+//! it takes away: whoever wanted to give it one writes to a [`TOMBSTONE`].
 //!
-//! Userspace alone frees. It puts a tombstone in the key's place, waits until no program runs any more that may have found
+//! Userspace alone frees what had an entry. It puts a tombstone in the key's place, waits until no program runs any more that may have found
 //! the key and may yet write, and empties the way. So nobody writes what is known of one address to the way of another.
 
 use bytemuck::{Pod, Zeroable};

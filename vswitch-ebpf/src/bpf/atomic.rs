@@ -9,13 +9,6 @@ pub(crate) fn read(word: *const u64) -> u64 {
     unsafe { ptr::read_volatile(word) }
 }
 
-/// Writes a word.
-#[inline(always)]
-pub(crate) fn write(word: *mut u64, value: u64) {
-    // SAFETY: as in `read`.
-    unsafe { ptr::write_volatile(word, value) }
-}
-
 /// Replaces a word that is `old`. Returns what it was. A full barrier.
 #[inline(always)]
 pub(crate) fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {

@@ -5,11 +5,11 @@
 use aya_ebpf::Global;
 use vswitch_ebpf::{
     abi::FdbEntry,
-    fdb::{TOMBSTONE, WAYS, Way, places, second_is_better},
+    fdb::{WAYS, Way, places, second_is_better},
 };
 
 use super::{
-    atomic::{add, exchange, read, write},
+    atomic::{add, exchange, read},
     maps::{FDB, FDB_USED},
 };
 
@@ -73,26 +73,47 @@ pub(crate) extern "C" fn vswitch_fdb_insert(key: u64, entry: u64) -> i32 {
     if read(used) >= u64::from(FDB_MAX.load()) {
         return 0;
     }
+    match vswitch_fdb_take(key, entry, 0) {
+        // Two that gave way to one another now want the same way, and one gets it.
+        AGAIN => i32::from(vswitch_fdb_take(key, entry, 1) != NO_ROOM),
+        done => i32::from(done != NO_ROOM),
+    }
+}
+
+const NO_ROOM: i32 = 0;
+const DONE: i32 = 1;
+const AGAIN: i32 = 2;
+
+/// Tries to give a key a way: at first in the better of its two sets, `again` in the first one that has room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn vswitch_fdb_take(key: u64, entry: u64, again: u32) -> i32 {
+    let Some(used) = FDB_USED.get_ptr_mut(0) else { return NO_ROOM };
     let [first, second] = places(key, FDB_SECRET.load(), FDB_MASK.load());
-    let better = second_is_better(first_free(first), first_free(second));
+    let free = first_free(first);
+    let better = if again == 0 { second_is_better(free, first_free(second)) } else { free == WAYS };
     let done = each_way_of(if better { second } else { first }, &mut |way| {
         // Most are another key's: seen without taking the cache line from other CPUs.
         let there = match read(key_of(way)) {
             0 => exchange(key_of(way), 0, key),
             there => there,
         };
-        if there == 0 {
-            // An exchange that succeeds is a full barrier: who has put the key elsewhere by now is seen, or sees this.
-            if vswitch_fdb_ways(first, second, key) == 1 {
-                exchange(entry_of(way), 0, entry);
-            } else {
-                write(key_of(way), TOMBSTONE);
-            }
-            add(used, 1);
+        if there != 0 {
+            return (there == key).then_some(DONE);
         }
-        (there == 0 || there == key).then_some(())
+        add(used, 1);
+        // An exchange that succeeds is a full barrier: who has put the key elsewhere by now is seen, or sees this.
+        if vswitch_fdb_ways(first, second, key) == 1 {
+            exchange(entry_of(way), 0, entry);
+            return Some(DONE);
+        }
+        if exchange(key_of(way), key, 0) == key {
+            add(used, 1u64.wrapping_neg());
+        }
+        // Nobody's, if all that saw each other gave way.
+        Some(if vswitch_fdb_ways(first, second, key) == 0 { AGAIN } else { DONE })
     });
-    i32::from(done.is_some())
+    done.unwrap_or(NO_ROOM)
 }
 
 /// How many ways of two sets have a key.

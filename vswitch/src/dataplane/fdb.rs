@@ -106,9 +106,11 @@ impl Fdb {
         let (mut entries, mut left) = (0, false);
         for key in keys {
             while let Some(way) = shared.find(self.shape, key.word()) {
-                entries += u64::from(way.entry.swap(0, Ordering::AcqRel) != 0);
-                way.key.store(TOMBSTONE, Ordering::Release);
-                left = true;
+                // Not what another address has that took the way meanwhile: it was not this one's for good.
+                if way.becomes(key.word(), TOMBSTONE) {
+                    entries += u64::from(way.entry.swap(0, Ordering::AcqRel) != 0);
+                    left = true;
+                }
             }
         }
         if left {
@@ -139,8 +141,7 @@ impl Fdb {
             let aged = FdbEntry(entry).expired(now, ageing) || entry == 0;
             // Not if the address has spoken since.
             let gone = || way.entry.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
-            if key == TOMBSTONE || aged && gone() {
-                way.key.store(TOMBSTONE, Ordering::Release);
+            if (key == TOMBSTONE || aged && gone()) && way.becomes(key, TOMBSTONE) {
                 dead.push(way);
             }
         }
@@ -177,6 +178,13 @@ struct SharedWay {
 
 const _: () = assert!(size_of::<SharedWay>() == size_of::<Way>());
 
+impl SharedWay {
+    /// Gives it another key in the place of its own, if it still has that.
+    fn becomes(&self, own: u64, key: u64) -> bool {
+        self.key.compare_exchange(own, key, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
 fn first_free(set: &[SharedWay]) -> usize {
     set.iter().position(|way| way.key.load(Ordering::Acquire) == 0).unwrap_or(WAYS)
 }
@@ -212,7 +220,9 @@ impl Shared {
             // machines where the look could be answered before others see what was put in.
             fence(Ordering::SeqCst);
             if self.ways(shape, key).filter(|way| way.key.load(Ordering::SeqCst) == key).count() > 1 {
-                way.key.store(TOMBSTONE, Ordering::Release);
+                if way.becomes(key, 0) {
+                    self.used().fetch_sub(1, Ordering::Relaxed);
+                }
                 continue;
             }
             way.entry.store(entry, Ordering::Release);
@@ -226,7 +236,7 @@ impl Shared {
         let mut settled = None;
         for way in self.ways(shape, key).filter(|way| way.key.load(Ordering::Acquire) == key) {
             if way.entry.load(Ordering::Acquire) == 0 {
-                way.key.store(TOMBSTONE, Ordering::Release);
+                let _given_back = way.becomes(key, TOMBSTONE);
             } else {
                 settled = Some(way);
             }

@@ -349,25 +349,38 @@ async fn first_free_of(set: &[SharedWay]) -> usize {
 
 /// `vswitch_fdb_insert()`
 async fn insert(shared: &Shared, key: u64, entry: u64) {
+    if take(shared, key, entry, false).await {
+        take(shared, key, entry, true).await;
+    }
+}
+
+/// `vswitch_fdb_take()`: whether once more.
+async fn take(shared: &Shared, key: u64, entry: u64, again: bool) -> bool {
     let [first, second] = SHAPE.places(key).map(|set| shared.ways_of(set));
-    let better = second_is_better(first_free_of(first).await, first_free_of(second).await);
+    let free = first_free_of(first).await;
+    let better = if again { free == WAYS } else { second_is_better(free, first_free_of(second).await) };
     for way in if better { second } else { first } {
         let there = match read(&way.key).await {
             0 => exchange(&way.key, 0, key).await,
             there => there,
         };
-        if there == 0 {
-            if ways_with(first, key).await + ways_with(second, key).await == 1 {
-                exchange(&way.entry, 0, entry).await;
-            } else {
-                step(&way.key).await.store(TOMBSTONE, Ordering::SeqCst);
-            }
-            shared.used().0.fetch_add(1, Ordering::SeqCst);
+        if there == key {
+            return false;
         }
-        if there == 0 || there == key {
-            return;
+        if there != 0 {
+            continue;
         }
+        shared.used().0.fetch_add(1, Ordering::SeqCst);
+        if ways_with(first, key).await + ways_with(second, key).await == 1 {
+            exchange(&way.entry, 0, entry).await;
+            return false;
+        }
+        if exchange(&way.key, key, 0).await == key {
+            shared.used().0.fetch_sub(1, Ordering::SeqCst);
+        }
+        return ways_with(first, key).await + ways_with(second, key).await == 0;
     }
+    false
 }
 
 async fn ways_with(set: &[SharedWay], key: u64) -> u32 {
@@ -420,4 +433,21 @@ fn an_address_that_is_learned_twice_has_one_way() {
         bury(shared, 0, 1);
     };
     in_every_order(begin, free, &[LEARNED, LEARNED_TOO], |_| Ok(()));
+}
+
+/// Of two programs that look for room at the same time one may see what the other has just taken, and go to the other set.
+#[test]
+fn an_address_that_two_learn_at_once_is_known_afterwards() {
+    let begin = |shared: &Shared| {
+        leave_free(shared, [5, 3]);
+        for way in &shared.ways_of(SHAPE.places(ADDRESS)[0])[..3] {
+            way.key.0.store(OTHERS + 0x99_0000, Ordering::SeqCst);
+            way.entry.0.store(OTHER, Ordering::SeqCst);
+        }
+    };
+    let is_known = |shared: &Shared| match found(shared) {
+        LEARNED | LEARNED_TOO => Ok(()),
+        entry => Err(format!("found is {entry:x}")),
+    };
+    in_every_order(begin, |_| {}, &[LEARNED, LEARNED_TOO], is_known);
 }
