@@ -47,7 +47,7 @@ fn the_programs_are_the_model() {
     require!(&needs());
     in_namespace(|object| {
         let (object, seen) = (RefCell::new(object), RefCell::new(Seen::default()));
-        let [same, fresh] = dice(3000, 1000, "kernel");
+        let [same, fresh] = dice(2200, 800, "kernel");
         let many = same.cases() >= 1000;
         for dice in [same, fresh] {
             dice.throw(&case(), |case| {
