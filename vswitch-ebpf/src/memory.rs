@@ -132,3 +132,7 @@ const fn is_kept(verdict: &Verdict) -> bool {
         Action::Flood | Action::HostHere => false,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "test code: what does not hold must stop the test")]
+mod tests;
