@@ -17,6 +17,8 @@ pub struct Change {
     /// Which port, address or value, as far as the kind needs one.
     which: Index,
     what: Index,
+    /// The port and address that it is about, if they are said.
+    about: Option<(u16, Mac)>,
     /// As in [`crate::cases::Case::slowed`].
     unit: u64,
 }
@@ -81,6 +83,7 @@ pub fn change() -> impl Strategy<Value = Change> {
         kind,
         which,
         what,
+        about: None,
         unit: 1,
     })
 }
@@ -97,6 +100,12 @@ impl Change {
         Self { unit, ..self }
     }
 
+    /// The same, about this port, if it is there then, and this address.
+    #[must_use]
+    pub const fn about(self, slot: u16, mac: Mac) -> Self {
+        Self { about: Some((slot, mac)), ..self }
+    }
+
     /// The kind's name.
     pub const fn name(&self) -> &'static str {
         KINDS[self.kind].0
@@ -108,8 +117,10 @@ impl Change {
     }
 
     fn slot(&self, model: &Model) -> u16 {
-        let slots: Vec<u16> = model.ports.keys().copied().collect();
-        *self.which.get(&slots)
+        match self.about {
+            Some((slot, _)) if model.ports.contains_key(&slot) => slot,
+            Some(_) | None => *self.which.get(&model.ports.keys().copied().collect::<Vec<_>>()),
+        }
     }
 
     fn port(&self, model: &mut Model, change: impl FnOnce(&mut crate::model::Port)) {
@@ -119,7 +130,7 @@ impl Change {
 
     /// One of the few stations of `cases`.
     fn mac(&self) -> Mac {
-        [2, 0, 0, 0, 0, *self.what.get(&[1, 2, 3, 4, 5, 6])]
+        self.about.map_or_else(|| [2, 0, 0, 0, 0, *self.what.get(&[1, 2, 3, 4, 5, 6])], |(_, mac)| mac)
     }
 
     /// To another mode, except from and to passthru, which is for a switch's only port.
@@ -140,6 +151,6 @@ impl Change {
 
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} {:?}", self.name(), self.which, self.what)
+        write!(f, "{} {:?} {:?} {:?}", self.name(), self.which, self.what, self.about)
     }
 }

@@ -41,6 +41,8 @@ pub struct HostTables {
     pub records: RefCell<BTreeMap<u32, Record>>,
     /// How many frames were answered from memory.
     pub recalled: Cell<u64>,
+    /// Whether who changes anything makes what was decided forgotten. Off, to see that a test shows it.
+    pub forgets: Cell<bool>,
 }
 
 /// Of memory's hash.
@@ -91,6 +93,7 @@ impl From<&Model> for HostTables {
             generation: Cell::new(0),
             records: RefCell::default(),
             recalled: Cell::new(0),
+            forgets: Cell::new(true),
         }
     }
 }
@@ -107,16 +110,26 @@ impl HostTables {
     /// Becomes what the switch is after a change, as userspace makes it: then what was decided is forgotten.
     pub fn become_like(&mut self, after: &Self) {
         let (records, generation) = (self.records.take(), self.generation.get());
-        let recalled = self.recalled.get();
+        let (recalled, forgets) = (self.recalled.get(), self.forgets.get());
         *self = after.clone();
         (self.records, self.generation) = (RefCell::new(records), Cell::new(generation));
-        self.recalled.set(recalled);
+        (self.recalled, self.forgets) = (Cell::new(recalled), Cell::new(forgets));
         self.forget();
     }
 
     /// What the programs do: from memory, or by the real decision. What either says of one frame, the other must.
     pub fn decide(&self, from: Member, frame: &model::Frame) -> Packet {
         self.take(&Header(frame), hook(from))
+    }
+
+    /// As [`HostTables::decide`]; an error if memory, XDP and tc do not say the same.
+    pub fn answer(&self, from: Member, frame: &model::Frame) -> Result<Packet, String> {
+        self.said_by_all(&Header(frame), hook(from))
+    }
+
+    /// What is remembered for such a frame.
+    pub fn remembered(&self, from: Member, frame: &model::Frame) -> Option<Decision> {
+        self.recall(&Header(frame), hook(from))
     }
 
     /// What XDP says, where that needs no change.
@@ -126,28 +139,37 @@ impl HostTables {
 
     /// As [`HostTables::decide`], of any bytes.
     pub fn take(&self, frame: &impl frame::Frame, hook: Hook) -> Packet {
-        let asked = frame.words().map(|words| Question { words, hook });
+        self.said_by_all(frame, hook).unwrap_or_else(|difference| panic!("{difference}"))
+    }
+
+    fn said_by_all(&self, frame: &impl frame::Frame, hook: Hook) -> Result<Packet, String> {
         let generation = self.generation.get();
-        let recalled = asked.and_then(|asked| {
-            let records = self.records.borrow();
-            let record = records.get(&asked.element(SECRET)).filter(|record| record.is_about(&asked));
-            let good = |record: &&Record| record.is_good(frame.wire_len(), generation, self.now.get());
-            record.filter(good).map(|record| record.decision(hook))
-        });
+        let recalled = self.recall(frame, hook);
         // What XDP says, where that needs no change.
         let foreseen = self.decided(frame, &Left, hook);
         let packet = self.decided(frame, &Learned(self), hook).expect("the sender is a member");
         if let Some(foreseen) = foreseen {
-            assert_eq!(said(&foreseen.decision()), said(&packet.decision()), "XDP's decision and tc's");
+            same("XDP's decision and tc's", &foreseen.decision(), &packet.decision())?;
         }
-        if let Some(decision) = recalled {
-            assert_eq!(said(&decision), said(&packet.decision()), "what is remembered is what is decided");
+        if let Some(recalled) = recalled {
+            same("what is remembered and what is decided", &recalled, &packet.decision())?;
+            if foreseen.is_none() {
+                return Err("what is remembered keeps a frame from changing the tables".to_owned());
+            }
             self.recalled.set(self.recalled.get() + 1);
         }
-        if let Some(asked) = asked {
+        if let Some(asked) = question(frame, hook) {
             self.keep(&packet, &asked, generation);
         }
-        packet
+        Ok(packet)
+    }
+
+    fn recall(&self, frame: &impl frame::Frame, hook: Hook) -> Option<Decision> {
+        let asked = question(frame, hook)?;
+        let records = self.records.borrow();
+        let record = records.get(&asked.element(SECRET)).filter(|record| record.is_about(&asked))?;
+        let good = record.is_good(frame.wire_len(), self.generation.get(), self.now.get());
+        good.then(|| record.decision(hook))
     }
 
     fn decided(&self, frame: &impl frame::Frame, lessons: &impl Lessons, hook: Hook) -> Option<Packet> {
@@ -200,6 +222,15 @@ impl HostTables {
             })
             .collect()
     }
+}
+
+fn question(frame: &impl frame::Frame, hook: Hook) -> Option<Question> {
+    frame.words().map(|words| Question { words, hook })
+}
+
+fn same(what: &str, one: &Decision, other: &Decision) -> Result<(), String> {
+    let (one, other) = (said(one), said(other));
+    if one == other { Ok(()) } else { Err(format!("{what} differ: {one:?} and {other:?}")) }
 }
 
 /// All of a decision that means anything.
@@ -270,7 +301,7 @@ impl Change for HostTables {
     }
 
     fn forget(&self) {
-        self.generation.set(self.generation.get() + 1);
+        self.generation.set(self.generation.get() + u64::from(self.forgets.get()));
     }
 }
 

@@ -31,7 +31,7 @@ fn the_decision_is_the_model() {
     let states = ["learned", "moved", "refreshed", "fdb full", "hairpin", "host to its wire", "aged out"];
     let reflections = REFLECTIONS.map(|(name, ..)| name);
     let wanted = reasons.iter().map(String::as_str).chain(outcomes).chain(states);
-    let wanted = wanted.chain(reflections).chain(MODES.map(|(name, _)| name));
+    let wanted = wanted.chain(reflections).chain(MODES.map(|(name, _)| name)).chain(["recalled"]);
     let rare: Vec<_> = wanted.filter(|name| seen.get(*name).is_none_or(|&count| count < 100)).collect();
     assert!(rare.is_empty(), "the generated cases hardly show {rare:?}: {seen:#?}");
     println!("{seen:#?}");
@@ -48,7 +48,7 @@ fn counted(case: &Case, seen: &mut Coverage) -> Result<(), TestCaseError> {
 
 /// What this step was an example of.
 fn names(taken: &Taken<'_>) -> Vec<String> {
-    let &Taken { before, after, step: &Step { from, ref frame, .. }, outcome } = taken;
+    let &Taken { before, after, step: &Step { from, ref frame, .. }, outcome, .. } = taken;
     let ports: Vec<_> = outcome.receivers.iter().filter(|r| matches!(r, Receiver::Port(_))).collect();
     let host = outcome.receivers.iter().any(|receiver| matches!(receiver, Receiver::Host { .. }));
     let place = match outcome.dropped {
@@ -68,6 +68,7 @@ fn names(taken: &Taken<'_>) -> Vec<String> {
     let mut names = vec![place, taught.to_owned()];
     let mut also = |holds: bool, name: &str| names.extend(holds.then(|| name.to_owned()));
     also(outcome.fdb_full, "fdb full");
+    also(taken.recalled, "recalled");
     match from {
         Member::Port(slot) => also(outcome.receivers.contains(&Receiver::Port(slot)), "hairpin"),
         Member::Host { uplink } => {
