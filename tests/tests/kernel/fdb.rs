@@ -147,7 +147,7 @@ fn receivers(object: &mut Object) -> Vec<u16> {
 }
 
 /// The CPUs that this thread may run on: one of them alone would show little, but not nothing.
-fn cpus() -> Vec<usize> {
+pub(crate) fn cpus() -> Vec<usize> {
     // SAFETY: all-zero bytes are an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes to the set, which outlives the call and is as long as we say.
@@ -159,7 +159,7 @@ fn cpus() -> Vec<usize> {
 }
 
 /// Does it on this CPU.
-fn on(cpu: usize, what: impl FnOnce()) {
+pub(crate) fn on(cpu: usize, what: impl FnOnce()) {
     // SAFETY: all-zero bytes are an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the CPU is within the set; the kernel reads it during the call.

@@ -3,6 +3,7 @@
 
 mod budget;
 mod fdb;
+mod memory;
 mod object;
 mod run;
 

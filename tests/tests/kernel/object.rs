@@ -65,6 +65,8 @@ pub(crate) struct Object {
     put: BTreeMap<u16, Port>,
     states: Array<MapData, u64>,
     generation: Array<MapData, u64>,
+    /// Whether what is changed makes what was decided forgotten: off, to see what is remembered.
+    forgets: bool,
     lists: Array<MapData, Wire<List>>,
     members: Array<MapData, u32>,
     sources: HashMap<MapData, Wire<SourceKey>, u64>,
@@ -122,6 +124,7 @@ impl Object {
             put: BTreeMap::new(),
             states: take("STATES").try_into().unwrap(),
             generation: take("GENERATION").try_into().unwrap(),
+            forgets: true,
             lists: take("LISTS").try_into().unwrap(),
             members: take("MEMBERS").try_into().unwrap(),
             sources: take("SOURCES").try_into().unwrap(),
@@ -191,9 +194,22 @@ impl Object {
     }
 
     /// As whoever changes a table does afterwards.
-    fn forget(&mut self) {
-        let generation = self.generation.get(&0, 0).unwrap();
-        self.generation.set(0, generation + 1, 0).unwrap();
+    pub(crate) fn forget(&mut self) {
+        if self.forgets {
+            self.generation.set(0, self.generation() + 1, 0).unwrap();
+        }
+    }
+
+    /// Changes something and does not say so.
+    pub(crate) fn quietly(&mut self, change: impl FnOnce(&mut Self)) {
+        self.forgets = false;
+        change(self);
+        self.forgets = true;
+    }
+
+    /// How often anything was changed.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.get(&0, 0).unwrap()
     }
 
     pub(crate) fn set_fdb(&mut self, fdb: &Fdb) {
