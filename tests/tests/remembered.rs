@@ -82,7 +82,7 @@ fn counted(case: &Case, seen: &mut Coverage) -> Result<(), TestCaseError> {
 }
 
 /// A case in which memory has much to do: who speaks and who is spoken to is known; each frame comes again, once more after a
-/// change that is about the one or the other, and once more after an answer.
+/// change that is about the one or the other, and once more after an answer; and some answer from elsewhere.
 fn busy() -> impl Strategy<Value = Case> {
     (case(), vec(change(), 12)).prop_map(|(mut case, changes)| {
         let mut talks = mem::take(&mut case.steps);
@@ -112,6 +112,10 @@ fn busy() -> impl Strategy<Value = Case> {
             let again = Step { change: None, after: 0, ..sent };
             let answer = Step { from: there, frame: Frame { src: dst, dst: src, ..sent.frame }, ..again };
             case.steps.extend([sent, again, Step { change: Some(change), ..again }, answer, again]);
+            if n % 3 == 0 {
+                // Who is spoken to moves, and moves on.
+                case.steps.extend([Step { from, ..answer }, again, again, answer, again]);
+            }
         }
         case
     })
