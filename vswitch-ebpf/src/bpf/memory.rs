@@ -16,11 +16,11 @@ use super::{
     maps::{GENERATION, Maps, VERDICTS},
 };
 
-/// What to ask about a frame. Of one without a header nothing is remembered; no option, for what it leaves unwritten makes the
-/// verifier stumble (6.18: "verifier bug: stack slot 13, total slots 13").
+/// What to ask about a frame. One without a header is asked about as what nothing is remembered of: from and to broadcast. Not
+/// as an option, for what that leaves unwritten makes the verifier stumble (6.18: "verifier bug: stack slot 13").
 #[inline(always)]
 pub(crate) fn question(frame: &impl Frame, hook: Hook) -> Question {
-    Question { words: frame.words().unwrap_or_default(), hook }
+    Question { words: frame.words().unwrap_or([u64::MAX; 2]), hook }
 }
 
 /// What was decided for frames like this one.
