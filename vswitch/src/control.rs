@@ -113,15 +113,17 @@ pub async fn change(scope: &Scope, change: impl Fn(&mut SwitchConfig) -> Result<
         change(config)?;
         Ok(config.check()?)
     };
-    alter(&mut dataplane, &mut lock, checked).await
+    let actual = dataplane.intent()?;
+    alter(&mut dataplane, &mut lock, actual, checked).await
 }
 
+/// `actual`: what the switch is.
 async fn alter(
     dataplane: &mut Dataplane,
     lock: &mut Lock,
+    actual: SwitchConfig,
     change: impl Fn(&mut SwitchConfig) -> Result<()>,
 ) -> Result<Report> {
-    let actual = dataplane.intent()?;
     let mut desired = actual.clone();
     change(&mut desired)?;
     let report = converge(dataplane, lock, &actual, &desired).await?;
@@ -148,7 +150,8 @@ pub async fn apply(scope: &Scope, desired: SwitchConfig, dry_run: bool) -> Resul
         config.clone_from(&desired);
         Ok(())
     };
-    alter(&mut dataplane, &mut lock, replace).await
+    let actual = dataplane.intent()?;
+    alter(&mut dataplane, &mut lock, actual, replace).await
 }
 
 /// Makes the switch one of this build: its programs take the place of another's, port by port, and no frame is lost.
@@ -222,7 +225,7 @@ pub async fn fdb_add(scope: &Scope, mac: MacAddr, vlan: u16, ifname: &str, is_st
         config.fdb.push(entry.clone());
         Ok(())
     };
-    alter(&mut dataplane, &mut lock, add).await.map(drop)
+    alter(&mut dataplane, &mut lock, intent, add).await.map(drop)
 }
 
 /// Removes an FDB entry.
@@ -235,7 +238,7 @@ pub async fn fdb_del(scope: &Scope, mac: MacAddr, vlan: u16) -> Result<()> {
             config.fdb.retain(|entry| (entry.mac, entry.vlan) != (mac, vlan));
             Ok(())
         };
-        return alter(&mut dataplane, &mut lock, remove).await.map(drop);
+        return alter(&mut dataplane, &mut lock, intent, remove).await.map(drop);
     }
     let Some(entry) = dataplane.fdb_entry(key)? else {
         bail!("fdb {mac}: no such entry (vswitch fdb show lists them)");

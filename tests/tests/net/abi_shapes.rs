@@ -11,10 +11,7 @@ use std::{
 use aya::maps::{Array, Map, MapData, MapInfo};
 use bytemuck::Pod;
 use serde_json::Value;
-use vswitch::{
-    config::{SwitchConfig, parse},
-    dataplane::ledger::Identity,
-};
+use vswitch::{config::SwitchConfig, dataplane::ledger::Identity};
 use vswitch_ebpf::{
     abi::{ABI_VERSION, DEFAULT_FDB_MAX, FdbEntry, FdbKey, MAX_PORTS, fdb_flags},
     fdb::{Set, Shape as FdbShape},
@@ -49,6 +46,8 @@ pub(crate) fn age(name: &str) -> PathBuf {
         let values = [ageing, refresh, flags, MAX_PORTS | wire << 16, passthru];
         BTreeMap::from([(vec![0; 4], values.map(u32::to_ne_bytes).concat())])
     });
+    let interfaces = raw_elements(&to, "INTERFACES");
+    remake(&to, Shape { map: "INTERFACES", kind: "array", value: 8, entries: 8192 }, 4, interfaces);
     let listed = words(&to, "SOURCES").into_iter().map(|(key, value)| {
         let of_all = key[6..] == [0, 0];
         let nodst = of_all && value[1] >> 31 != 0;
@@ -106,7 +105,8 @@ fn flag_fdb(root: &Path, config: &SwitchConfig) {
 /// The switch's configuration, as it has it.
 fn intent(root: &Path) -> SwitchConfig {
     let text = raw_elements(root, "INTENT").remove(&vec![0; 4]).expect("the intent");
-    parse("INTENT", &String::from_utf8(text).expect("text"), None).expect("a configuration")
+    let mut document: Value = serde_json::from_slice(&text).expect("a document");
+    serde_json::from_value(document["switch"].take()).expect("a configuration")
 }
 
 /// The elements of a map that are not all zero.
@@ -242,6 +242,8 @@ pub(crate) fn shapes() -> Vec<Shape> {
         shape("PORTS", "array", 24, 1024),
         shape("PORTS", "hash", 16, 2048),
         shape("INTERFACES", "array", 8, 16_384),
+        // As the version before had it, but nobody may map it into memory.
+        shape("INTERFACES", "array", 8, 8192),
         shape("SOURCES", "hash", 16, 8192),
         shape("COUNTERS", "percpu_array", 256, 1024),
         shape("COUNTERS", "array", 64, 1024),

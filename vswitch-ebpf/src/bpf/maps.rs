@@ -51,9 +51,9 @@ pub(crate) static LISTS: Array<List> = Array::with_max_entries(lists::COUNT, 0);
 #[map]
 pub(crate) static MEMBERS: Array<u32> = Array::with_max_entries(MEMBERS_MAX, 0);
 
-/// ifindex -> slot.
+/// ifindex -> slot. Most elements are free: userspace maps it into its memory to see which are not.
 #[map]
-pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
+pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, BPF_F_MMAPABLE);
 
 /// Userspace maps it into its memory, as a system call could not change a word of an element. The loader says how many sets.
 #[map]

@@ -1,5 +1,5 @@
-//! What shall the switch be? The intent: its configuration file, pinned for as long as the switch lives, and the only place
-//! where its configuration is.
+//! What shall the switch be? The intent: its configuration, pinned for as long as the switch lives, and the only place where
+//! its configuration is. Nobody writes it by hand: it is JSON, which is read many times faster than a file.
 //!
 //! There are two copies. `maps/INTENT` is what the switch was made to be by the last command that came to its end. `journal`
 //! is there while a command makes it something else, and says what. It takes the place of the other by a rename: at any
@@ -12,17 +12,25 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
-    config::{SwitchConfig, parse, print::print},
+    config::SwitchConfig,
     dataplane::{
         pins::{Pins, gone},
         raw::RawMap,
     },
 };
 
-/// The version of the document, in its first line.
+/// The version of the document.
 const VERSION: u32 = 1;
+
+/// What is pinned.
+#[derive(Serialize, Deserialize)]
+struct Document<S> {
+    version: u32,
+    switch: S,
+}
 
 /// What else is noted while a change is made in stages (`stages.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +130,7 @@ fn write(pins: &Pins, config: &SwitchConfig) -> Result<()> {
 }
 
 fn write_to(path: &Path, config: &SwitchConfig) -> Result<()> {
-    let text = format!("# vswitch intent {VERSION}\n{}", print(&ordered(config)));
+    let text = serde_json::to_string(&Document { version: VERSION, switch: ordered(config) })?;
     let map = RawMap::array("intent", text.len(), 1)?;
     let written = map.set(&[0; 4], text.as_bytes()).and_then(|()| map.pin(path));
     written.with_context(|| format!("write {}", path.display()))
@@ -134,14 +142,18 @@ fn document(path: &Path) -> Result<Option<SwitchConfig>> {
     }
     let text =
         RawMap::open_read_only(path)?.get(&[0; 4]).with_context(|| format!("read {}", path.display()))?;
-    let text = String::from_utf8(text.unwrap_or_default()).context("read the intent")?;
-    let version = text.lines().next().and_then(|line| line.strip_prefix("# vswitch intent "));
-    match version.and_then(|version| version.parse::<u32>().ok()) {
-        Some(VERSION) => Ok(Some(parse(&path.display().to_string(), &text, None)?)),
-        Some(newer) => {
+    let text = text.unwrap_or_default();
+    let read = serde_json::from_slice::<Document<SwitchConfig>>(&text);
+    let version = match &read {
+        Ok(document) => Some(document.version),
+        Err(_) => serde_json::from_slice::<Document<IgnoredAny>>(&text).ok().map(|document| document.version),
+    };
+    match (version, read) {
+        (Some(newer), _) if newer != VERSION => {
             bail!("its intent is a newer build's (version {newer}, this one has {VERSION}): use that one")
         }
-        None => bail!("{}: is no intent", path.display()),
+        (_, Ok(document)) => Ok(Some(document.switch)),
+        (_, Err(err)) => Err(err).with_context(|| format!("{}: is no intent", path.display())),
     }
 }
 

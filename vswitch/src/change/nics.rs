@@ -4,7 +4,7 @@
 //! others pass from uplink to uplink or a passthru port takes everything, by promiscuity. Which it is follows from the
 //! intent (`compile.rs`); what was done is in the ledger, before it is done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use vswitch_ebpf::frame::MacAddr;
@@ -14,7 +14,7 @@ use crate::{
     config::SwitchConfig,
     dataplane::{
         Dataplane,
-        image::{Image, Nic},
+        image::Nic,
         ledger::{self, Filter, PortRecord, record_flags},
         pins::Pins,
         state::Member,
@@ -22,16 +22,16 @@ use crate::{
     net::{Action, Link, Netlink, Undo},
 };
 
-/// Brings filters and promiscuity of all uplinks in line with the tables. With `again`, filters that were entered are looked
+/// Brings filters and promiscuity of all uplinks, by slot, in line with the tables. With `again`, filters that were entered are looked
 /// for: whoever was to enter them was interrupted, or somebody else took them out.
 pub(super) async fn settle(
     dataplane: &mut Dataplane,
     netlink: &Netlink,
-    image: &Image,
+    nics: &BTreeMap<u16, Nic>,
     again: bool,
 ) -> Result<()> {
     let filters = dataplane.ledger.filters()?;
-    for (slot, nic) in &image.nics {
+    for (slot, nic) in nics {
         let record = dataplane.ledger.record(*slot)?;
         let entered = filters.iter().filter(|filter| filter.slot == *slot).map(|filter| filter.mac).collect();
         let Some(link) = interface::of(dataplane, netlink, *slot, &record).await? else { continue };

@@ -2,8 +2,6 @@
 //! are wanted no longer part, those that are wanted and are not there join, and the tables follow from the intent and from what
 //! the interfaces are. Compared is with what is there; what is as it should be is not touched.
 
-use std::collections::HashSet;
-
 use anyhow::{Result, bail};
 use vswitch_ebpf::{
     abi::{FdbEntry, FdbKey, MAX_PORTS, fdb_flags, port_flags},
@@ -14,7 +12,7 @@ use super::{
     compile::{Observed, Seen, compile},
     diff::diff,
     lifecycle, nics,
-    work::{Work, locals, look, seen, stays},
+    work::{Known, Work, locals, look, seen, stays},
 };
 use crate::{
     config::{PortConfig, Role, SwitchConfig},
@@ -51,58 +49,81 @@ pub(super) struct Outcome {
 pub(super) async fn reconcile(
     dataplane: &mut Dataplane,
     netlink: &Netlink,
+    change: [&SwitchConfig; 2],
+    manner: Manner,
+    again: bool,
+) -> Result<Outcome> {
+    let known = Known::read(dataplane)?;
+    reconcile_known(dataplane, known, netlink, change, manner, again).await
+}
+
+/// As [`reconcile`], of a switch of which is known what it is.
+pub(super) async fn reconcile_known(
+    dataplane: &mut Dataplane,
+    Known { image, members }: Known,
+    netlink: &Netlink,
     [from, to]: [&SwitchConfig; 2],
     manner: Manner,
     again: bool,
 ) -> Result<Outcome> {
-    let mut work = Work::new(dataplane, netlink, to, manner)?;
-    work.forgive_moves(from);
+    let mut work = Work::new(dataplane, netlink, to, manner, image);
+    work.forgive_moves(from, &members);
     let (kept, parting): (Vec<_>, Vec<_>) =
-        work.dataplane.members()?.into_iter().partition(|member| stays(member, &work.wanted));
+        members.into_iter().partition(|member| stays(member, &work.wanted));
     work.observe(from, &kept, again).await?;
     if !parting.is_empty() {
         work.part(&parting).await?;
     }
     work.readdress(&kept).await?;
-    let kept: HashSet<String> = kept.iter().map(Member::ifname).collect();
-    let mut coming: Vec<&PortConfig> = to.ports.iter().filter(|port| !kept.contains(&port.ifname)).collect();
+    let here = &work.observed.ports;
+    let coming = to.ports.iter().filter(|port| !here.contains_key(&port.ifname));
+    let mut coming: Vec<&PortConfig> = coming.collect();
     coming.sort_by_key(|port| port.role != Role::Uplink);
     for group in coming.chunks(TOGETHER) {
         work.join(group).await?;
     }
     // Those that came have brought it in line.
     if coming.is_empty() || again || manner == Manner::AsFarAsPossible {
-        let image = work.tables()?;
-        let settled = nics::settle(work.dataplane, netlink, &image, again).await;
+        let nics = work.tables()?;
+        let settled = nics::settle(work.dataplane, netlink, &nics, again).await;
         work.check(settled)?;
     }
     Ok(work.outcome)
 }
 
-/// Fails if the switch cannot be what `to` says, as far as that can be told without touching anything. `name` is a switch
-/// that is not there yet, where there is no `dataplane`.
+/// Fails if the switch cannot be what `to` says, as far as that can be told without touching anything. Returns what it is.
 pub(super) async fn possible(
-    dataplane: Option<&mut Dataplane>,
+    dataplane: &mut Dataplane,
     netlink: &Netlink,
     [from, to]: [&SwitchConfig; 2],
-) -> Result<()> {
-    let mut own = Vec::new();
-    let mut observed = Observed::default();
-    if let Some(dataplane) = dataplane {
-        own = lifecycle::own_programs(dataplane);
-        let mut work = Work::new(dataplane, netlink, to, Manner::Whole)?;
-        let mut kept = work.dataplane.members()?;
-        kept.retain(|member| stays(member, &work.wanted));
-        work.observe(from, &kept, false).await?;
-        observed = work.observed;
-    }
+) -> Result<Known> {
+    let own = lifecycle::own_programs(dataplane);
+    let Known { image, members } = Known::read(dataplane)?;
+    let mut work = Work::new(dataplane, netlink, to, Manner::Whole, image);
+    let kept = members.iter().filter(|member| stays(member, &work.wanted)).cloned();
+    let kept: Vec<_> = kept.collect();
+    work.observe(from, &kept, false).await?;
+    let Work { mut image, observed, .. } = work;
+    can_be(observed, &own, netlink, to).await?;
+    // To look at interfaces takes a while, and frames teach.
+    dataplane.read_fdb(&mut image)?;
+    Ok(Known { image, members })
+}
+
+/// Fails if no switch can be what `to` says.
+pub(super) async fn possible_anew(netlink: &Netlink, to: &SwitchConfig) -> Result<()> {
+    can_be(Observed::default(), &[], netlink, to).await
+}
+
+/// Fails if the ports that are not `observed` cannot come. `own` are the switch's XDP programs.
+async fn can_be(mut observed: Observed, own: &[u32], netlink: &Netlink, to: &SwitchConfig) -> Result<()> {
     let coming: Vec<_> = to.ports.iter().filter(|port| !observed.ports.contains_key(&port.ifname)).collect();
     if to.ports.len() >= MAX_PORTS as usize {
         bail!(r#"switch "{}": all {} ports are in use"#, to.name, MAX_PORTS - 1);
     }
     // Slots that no port has.
     for (slot, port) in (MAX_PORTS as u16..).zip(coming) {
-        let link = lifecycle::possible(&to.name, &own, netlink, port).await?;
+        let link = lifecycle::possible(&to.name, own, netlink, port).await?;
         let mut seen = Seen { slot, ..Seen::default() };
         if let Some(link) = &link {
             seen.ifindex = link.ifindex;
@@ -124,8 +145,8 @@ pub(crate) async fn detach(
 ) -> Result<Vec<String>> {
     let mut work = Work::follow(dataplane, netlink, intent).await?;
     work.detach(member, keep).await?;
-    let image = work.tables()?;
-    nics::settle(work.dataplane, netlink, &image, false).await?;
+    let nics = work.tables()?;
+    nics::settle(work.dataplane, netlink, &nics, false).await?;
     Ok(work.outcome.left)
 }
 
@@ -149,8 +170,8 @@ pub(crate) async fn attach(
             let undone = async {
                 let member = work.dataplane.member_at(member.slot)?;
                 work.detach(&member, false).await?;
-                let image = work.tables()?;
-                nics::settle(work.dataplane, netlink, &image, false).await?;
+                let nics = work.tables()?;
+                nics::settle(work.dataplane, netlink, &nics, false).await?;
                 Ok(work.outcome.left)
             };
             Err(with_undo(err, undone.await))
@@ -168,8 +189,8 @@ pub(crate) async fn follow(
 ) -> Result<()> {
     let mut work = Work::follow(dataplane, netlink, intent).await?;
     work.look(links)?;
-    let image = work.tables()?;
-    nics::settle(work.dataplane, netlink, &image, again).await
+    let nics = work.tables()?;
+    nics::settle(work.dataplane, netlink, &nics, again).await
 }
 
 /// Makes the tables of a switch whose ports are as `members` say, wherever that is known from.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{
     destroy,
     intent::{self, Note},
-    reconcile::{Manner, Outcome, possible, reconcile},
+    reconcile::{Manner, Outcome, possible, reconcile, reconcile_known},
     stages::go_on,
     switch::undo,
 };
@@ -100,9 +100,9 @@ async fn redo(
     let Outcome { mut notes, left, .. } =
         reconcile(dataplane, netlink, [from, &rest], Manner::Whole, true).await?;
     notes.extend(left);
-    possible(Some(dataplane), netlink, [&rest, to]).await?;
+    let known = possible(dataplane, netlink, [&rest, to]).await?;
     let Outcome { notes: more, left, .. } =
-        reconcile(dataplane, netlink, [&rest, to], Manner::Whole, true).await?;
+        reconcile_known(dataplane, known, netlink, [&rest, to], Manner::Whole, true).await?;
     notes.extend(more.into_iter().chain(left));
     if intent::wanted(&dataplane.pins)?.is_some() {
         intent::reached(&dataplane.pins)?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{
     intent::{self, Note},
     interface, lifecycle,
-    reconcile::{Manner, Outcome, possible, reconcile},
+    reconcile::{Manner, Outcome, possible, possible_anew, reconcile, reconcile_known},
     stages::{go_on, is_one, next},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 /// Makes a switch as `config` says, ports and all; nothing is left if it fails. Returns what the user should know.
 pub(crate) async fn create(netlink: &Netlink, lock: &mut Lock, config: &SwitchConfig) -> Result<Vec<String>> {
-    possible(None, netlink, [config, config]).await?;
+    possible_anew(netlink, config).await?;
     let bare = SwitchConfig { ports: Vec::new(), fdb: Vec::new(), ..config.clone() };
     let (first, last) = next(&bare, config);
     let mut dataplane = Dataplane::create(&first)?;
@@ -49,7 +49,7 @@ pub(crate) async fn make(
     lock: &mut Lock,
     [from, to]: [&SwitchConfig; 2],
 ) -> Result<Vec<String>> {
-    possible(Some(dataplane), netlink, [from, to]).await?;
+    let known = possible(dataplane, netlink, [from, to]).await?;
     if !is_one(from, to) {
         let _in_stages = Lock::stages(&dataplane.name).await?;
         intent::note(&dataplane.pins, Note::Origin, from)?;
@@ -58,7 +58,7 @@ pub(crate) async fn make(
     }
     intent::want(&dataplane.pins, to)?;
     let done = async {
-        let outcome = reconcile(dataplane, netlink, [from, to], Manner::Whole, false).await?;
+        let outcome = reconcile_known(dataplane, known, netlink, [from, to], Manner::Whole, false).await?;
         intent::reached(&dataplane.pins)?;
         let Outcome { mut notes, left, .. } = outcome;
         notes.extend(left);

@@ -1,7 +1,10 @@
 //! What has to be done of a reconciliation, step by step, and what is known meanwhile: the tables as they are, the ports as they
 //! are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    mem,
+};
 
 use anyhow::{Context as _, Result, bail};
 use vswitch_ebpf::{
@@ -21,7 +24,7 @@ use crate::{
     config::{Datapath, FarEnd, Mode, PortConfig, StaticEntry, SwitchConfig},
     dataplane::{
         Dataplane, await_programs,
-        image::{Image, Write},
+        image::{Image, Nic, Write},
         ledger::{PortRecord, record_flags},
         state::{self, Member},
     },
@@ -32,6 +35,24 @@ use crate::{
 /// From so many interfaces on, one list of all costs less than to ask for each.
 const MANY: usize = 32;
 
+/// What a switch is at one moment. Whoever has its lock has it changed by nobody else, but for the FDB.
+pub(super) struct Known {
+    pub(super) image: Image,
+    pub(super) members: Vec<Member>,
+}
+
+impl Known {
+    pub(super) fn read(dataplane: &Dataplane) -> Result<Self> {
+        let image = dataplane.image()?;
+        let member = |(slot, record)| {
+            let port = image.ports.get(&slot).copied().unwrap_or_default();
+            Member { slot, record, port }
+        };
+        let members = dataplane.ledger.records()?.into_iter().map(member).collect();
+        Ok(Self { image, members })
+    }
+}
+
 pub(super) struct Work<'a> {
     pub(super) dataplane: &'a mut Dataplane,
     netlink: &'a Netlink,
@@ -40,7 +61,7 @@ pub(super) struct Work<'a> {
     pub(super) wanted: HashMap<&'a str, &'a PortConfig>,
     manner: Manner,
     /// The tables as they are.
-    image: Image,
+    pub(super) image: Image,
     /// The ports as they are.
     pub(super) observed: Observed,
     /// What is left in the tables of ports that part.
@@ -54,12 +75,12 @@ impl<'a> Work<'a> {
         netlink: &'a Netlink,
         to: &'a SwitchConfig,
         manner: Manner,
-    ) -> Result<Self> {
-        let image = dataplane.image()?;
+        image: Image,
+    ) -> Self {
         let observed = Observed { clock: dataplane.clock(), ..Observed::default() };
         let (parted, outcome) = (BTreeMap::new(), Outcome::default());
         let wanted = by_name(to);
-        Ok(Self { dataplane, netlink, to, wanted, manner, image, observed, parted, outcome })
+        Self { dataplane, netlink, to, wanted, manner, image, observed, parted, outcome }
     }
 
     /// Where the intent stays what it is.
@@ -68,9 +89,9 @@ impl<'a> Work<'a> {
         netlink: &'a Netlink,
         intent: &'a SwitchConfig,
     ) -> Result<Self> {
-        let mut work = Self::new(dataplane, netlink, intent, Manner::Whole)?;
-        work.forgive_moves(intent);
-        let mut members = work.dataplane.members()?;
+        let Known { image, mut members } = Known::read(dataplane)?;
+        let mut work = Self::new(dataplane, netlink, intent, Manner::Whole, image);
+        work.forgive_moves(intent, &members);
         members.retain(|member| work.wanted.contains_key(member.ifname().as_str()));
         work.observe(intent, &members, false).await?;
         Ok(work)
@@ -89,11 +110,13 @@ impl<'a> Work<'a> {
 
     /// An entry that the user has bound goes with its station to another port, as the bridge's. It may stay there while the
     /// user wants nothing else of it.
-    pub(super) fn forgive_moves(&mut self, from: &SwitchConfig) {
+    pub(super) fn forgive_moves(&mut self, from: &SwitchConfig, members: &[Member]) {
+        if self.to.fdb.is_empty() {
+            return;
+        }
         let before: HashSet<&StaticEntry> = from.fdb.iter().collect();
-        let slots = self.dataplane.ledger.records().unwrap_or_default();
         let slots: HashMap<String, u16> =
-            slots.iter().map(|(slot, record)| (state::text(&record.ifname), *slot)).collect();
+            members.iter().map(|member| (member.ifname(), member.slot)).collect();
         let here: HashSet<u16> =
             self.to.ports.iter().filter_map(|port| slots.get(&port.ifname)).copied().collect();
         for entry in self.to.fdb.iter().filter(|entry| before.contains(entry)) {
@@ -112,22 +135,19 @@ impl<'a> Work<'a> {
         let locals = locals(&self.image);
         let before = by_name(from);
         let mut looked = Vec::new();
+        self.observed.ports.reserve(self.to.ports.len());
         for member in kept {
-            let ifname = member.ifname();
-            self.observed.ports.insert(ifname.clone(), seen(member, &locals));
-            let changes = before.get(ifname.as_str()) != self.wanted.get(ifname.as_str());
-            if member.is_present() && (all || changes || member.is_uplink()) {
+            let (ifname, mut seen) = (member.ifname(), seen(member, &locals));
+            let (was, shall) = (before.get(ifname.as_str()), self.wanted.get(ifname.as_str()));
+            if member.is_present() && (all || was != shall || member.is_uplink()) {
                 looked.push(member);
             }
-            let had = before.get(ifname.as_str()).is_some_and(|port| !port.mac.is_empty());
-            let has = self.wanted.get(ifname.as_str()).is_some_and(|port| !port.mac.is_empty());
-            if had && !has {
+            let has_mac = |port: Option<&&PortConfig>| port.is_some_and(|port| !port.mac.is_empty());
+            if has_mac(was) && !has_mac(shall) {
                 // From then on it is known by the address that it has.
-                let station = lifecycle::station(self.dataplane, self.netlink, member).await?;
-                if let Some(seen) = self.observed.ports.get_mut(&ifname) {
-                    seen.station = station;
-                }
+                seen.station = lifecycle::station(self.dataplane, self.netlink, member).await?;
             }
+            self.observed.ports.insert(ifname, seen);
         }
         if looked.len() > MANY {
             let links = self.netlink.list().await?;
@@ -157,8 +177,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Brings the tables in line with the intent and what was observed. Returns what they are then.
-    pub(super) fn tables(&mut self) -> Result<Image> {
+    /// Brings the tables in line with the intent and what was observed. Returns what follows for the uplinks' NICs.
+    pub(super) fn tables(&mut self) -> Result<BTreeMap<u16, Nic>> {
         let mut image = compile(self.to, &self.observed)?;
         for (slot, port) in &self.parted {
             image.ports.insert(*slot, *port);
@@ -169,10 +189,15 @@ impl<'a> Work<'a> {
             whole &= done.is_ok();
             self.check(done)?;
         }
-        let ages = |(key, slot): &(_, u16)| image.is_present(*slot) && !image.fdb.contains_key(key);
-        let learned = self.image.learned.iter().copied().filter(ages).collect();
-        self.image = if whole { Image { learned, ..image.clone() } } else { self.dataplane.image()? };
-        Ok(image)
+        let nics = mem::take(&mut image.nics);
+        if whole {
+            let mut learned = mem::take(&mut self.image.learned);
+            learned.retain(|(key, slot)| image.is_present(*slot) && !image.fdb.contains_key(key));
+            self.image = Image { learned, ..image };
+        } else {
+            self.image = self.dataplane.image()?;
+        }
+        Ok(nics)
     }
 
     /// Ports go, with the interfaces that vswitch made for them.
@@ -188,6 +213,10 @@ impl<'a> Work<'a> {
             self.observed.ports.remove(&member.ifname());
             self.parted.insert(member.slot, Port { ifindex: 0, ..member.port });
         }
+        // Up to now their frames have taught: what they did goes with them.
+        let mut now = Image::default();
+        self.dataplane.read_fdb(&mut now)?;
+        self.image.learned = now.learned;
         self.tables()?;
         for (member, there) in members.iter().zip(there) {
             self.dataplane.clear_xdp(member.slot)?;
@@ -286,8 +315,8 @@ impl<'a> Work<'a> {
             *seen = fresh;
             look(seen, &ready.link);
         }
-        let image = self.tables()?;
-        let settled = nics::settle(self.dataplane, self.netlink, &image, false).await;
+        let nics = self.tables()?;
+        let settled = nics::settle(self.dataplane, self.netlink, &nics, false).await;
         self.check(settled)?;
         for mut ready in all {
             let member = self.dataplane.member_at(ready.slot)?;

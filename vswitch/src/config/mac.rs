@@ -78,6 +78,35 @@ pub fn check_station(mac: MacAddr) -> Result<(), MacError> {
     Ok(())
 }
 
+/// An address in a serialized document.
+pub(super) mod text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use vswitch_ebpf::frame::MacAddr;
+
+    pub(in crate::config) fn serialize<S: Serializer>(mac: &MacAddr, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(mac)
+    }
+
+    pub(in crate::config) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<MacAddr, D::Error> {
+        super::parse_mac(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// A list of them.
+pub(super) mod texts {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use vswitch_ebpf::frame::MacAddr;
+
+    pub(in crate::config) fn serialize<S: Serializer>(macs: &[MacAddr], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(macs.iter().map(ToString::to_string))
+    }
+
+    pub(in crate::config) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<MacAddr>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| super::parse_mac(text).map_err(D::Error::custom)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

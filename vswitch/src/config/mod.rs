@@ -13,13 +13,15 @@ pub(crate) mod samples;
 pub mod validate;
 pub mod words;
 
+use serde::{Deserialize, Serialize};
 use vswitch_ebpf::{abi, frame::MacAddr};
 
 pub use parse::{ConfigError, ConfigErrors, parse, parse_noting};
 pub use validate::{ConfigProblem, ConfigProblems};
 
-/// A whole switch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A whole switch. Serialized, it is the pinned document (`change/intent.rs`); files are TOML.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SwitchConfig {
     /// The instance's name; also a directory's.
     pub name: String,
@@ -37,41 +39,56 @@ pub struct SwitchConfig {
     pub fdb: Vec<StaticEntry>,
 }
 
-/// One port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One port. Serialized, it is what it has not by default: there may be a thousand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct PortConfig {
     /// The interface in the switch's namespace.
     pub ifname: String,
     /// Towards the outside or not.
+    #[serde(skip_serializing_if = "is_default")]
     pub role: Role,
     /// What a downlink exchanges with its siblings.
+    #[serde(skip_serializing_if = "is_default")]
     pub mode: Mode,
     /// Addresses known to be behind the port: never learned elsewhere. With [`FarEnd::Veth`] the first is the far end's.
+    #[serde(with = "mac::texts", skip_serializing_if = "is_default")]
     pub mac: Vec<MacAddr>,
     /// In source mode, the senders whose frames it receives. Empty in the other modes.
+    #[serde(with = "mac::texts", skip_serializing_if = "is_default")]
     pub source: Vec<MacAddr>,
     /// May send a frame back out where it came from.
+    #[serde(skip_serializing_if = "is_default")]
     pub hairpin: bool,
     /// Exchanges nothing with other isolated ports.
+    #[serde(skip_serializing_if = "is_default")]
     pub isolated: bool,
     /// Source addresses are learned.
+    #[serde(skip_serializing_if = "is_on")]
     pub learning: bool,
     /// Receives unknown unicast.
+    #[serde(skip_serializing_if = "is_on")]
     pub flood: bool,
     /// Receives multicast.
+    #[serde(skip_serializing_if = "is_on")]
     pub mcast_flood: bool,
     /// Receives broadcast.
+    #[serde(skip_serializing_if = "is_on")]
     pub bcast_flood: bool,
     /// In source mode, whether frames of its senders go nowhere else.
+    #[serde(skip_serializing_if = "is_default")]
     pub nodst: bool,
     /// How its frames are taken and delivered.
+    #[serde(skip_serializing_if = "is_default")]
     pub datapath: Datapath,
     /// Whether vswitch makes the interface.
+    #[serde(skip_serializing_if = "is_default")]
     pub far_end: FarEnd,
 }
 
 /// Where a port leads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// To the outside.
     Uplink,
@@ -81,7 +98,8 @@ pub enum Role {
 }
 
 /// What a downlink exchanges with its siblings: macvlan's modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Frames go to siblings directly.
     #[default]
@@ -97,7 +115,8 @@ pub enum Mode {
 }
 
 /// The datapath that the user asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Datapath {
     /// Native XDP on NICs that have it, tc elsewhere.
     #[default]
@@ -111,7 +130,8 @@ pub enum Datapath {
 }
 
 /// Whether vswitch makes a port's interface, and deletes it with the port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FarEnd {
     /// The interface exists without vswitch.
     #[default]
@@ -128,9 +148,11 @@ pub enum FarEnd {
 }
 
 /// An address that the user has bound to a port. It never ages.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StaticEntry {
     /// The address.
+    #[serde(with = "mac::text")]
     pub mac: MacAddr,
     /// The VLAN; 0 without VLAN awareness.
     pub vlan: u16,
@@ -208,6 +230,22 @@ impl PortConfig {
             self.flood = false;
         }
     }
+}
+
+/// A port that names no interface yet.
+impl Default for PortConfig {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_on(on: &bool) -> bool {
+    *on
 }
 
 /// A switch of a port that is on or off: one list for the file, the plan and what they print.

@@ -144,5 +144,12 @@ mod tests {
             prop_assert_eq!(read(&mut document, None), config);
             prop_assert!(document.errors.is_empty());
         }
+
+        /// And in the pinned document.
+        #[test]
+        fn a_serialized_switch_is_read_back(config in samples::future_switch()) {
+            let text = serde_json::to_string(&config).unwrap();
+            prop_assert_eq!(serde_json::from_str::<SwitchConfig>(&text).unwrap(), config);
+        }
     }
 }

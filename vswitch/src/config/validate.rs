@@ -214,20 +214,21 @@ impl Check {
 
     fn unique_interfaces(&mut self, ports: &[PortConfig]) {
         let mut here: HashSet<&str> = HashSet::new();
-        let mut there: HashMap<(&str, &str), String> = HashMap::new();
+        let mut there: HashMap<(&str, &str), &str> = HashMap::new();
         for (index, port) in ports.iter().enumerate() {
-            let name = object("port", &port.ifname);
+            let name = || object("port", &port.ifname);
             if !here.insert(&port.ifname) {
                 let what = "the interface is in this switch twice; remove one of the two".to_owned();
-                self.problem(Part::Port(index), "name", 0, name, what);
+                self.problem(Part::Port(index), "name", 0, name(), what);
                 continue;
             }
             let FarEnd::Veth { netns, peer } = &port.far_end else { continue };
-            if let Some(first) = there.insert((netns, peer), name.clone()) {
+            if let Some(first) = there.insert((netns, peer), &port.ifname) {
+                let first = object("port", first);
                 let what = format!(
                     "{peer:?} in netns {netns:?} is already the far end of {first}; choose another peer"
                 );
-                self.problem(Part::Port(index), "peer", 0, name, what);
+                self.problem(Part::Port(index), "peer", 0, name(), what);
             }
         }
     }
@@ -268,30 +269,29 @@ impl Check {
     }
 
     fn unique_addresses(&mut self, switch: &SwitchConfig) {
-        let mut owners: HashMap<MacAddr, String> = HashMap::new();
+        let mut owners: HashMap<MacAddr, &str> = HashMap::new();
         for (index, port) in switch.ports.iter().enumerate() {
-            let name = object("port", &port.ifname);
             for (item, &mac) in port.mac.iter().enumerate().filter(|(_, mac)| mac.is_station()) {
                 match owners.entry(mac) {
                     Entry::Vacant(free) => {
-                        free.insert(name.clone());
+                        free.insert(&port.ifname);
                     }
                     Entry::Occupied(taken) => {
-                        let what =
-                            format!("mac {mac} is already bound to {}; remove one of them", taken.get());
-                        self.problem(Part::Port(index), "mac", item, name.clone(), what);
+                        let first = object("port", taken.get());
+                        let what = format!("mac {mac} is already bound to {first}; remove one of them");
+                        self.problem(Part::Port(index), "mac", item, object("port", &port.ifname), what);
                     }
                 }
             }
         }
-        let mut entries: HashMap<(MacAddr, u16), String> = HashMap::new();
+        let mut entries: HashMap<(MacAddr, u16), &str> = HashMap::new();
         for (index, entry) in switch.fdb.iter().enumerate().filter(|(_, entry)| entry.mac.is_station()) {
             let name = object("fdb", &entry.mac.to_string());
             let what = if let Some(port) = owners.get(&entry.mac) {
+                let port = object("port", port);
                 format!("the address is already bound by the mac of {port}; remove one of them")
-            } else if let Some(port) = entries.insert((entry.mac, entry.vlan), object("port", &entry.ifname))
-            {
-                format!("the address already has an entry on {port}; remove one of them")
+            } else if let Some(port) = entries.insert((entry.mac, entry.vlan), &entry.ifname) {
+                format!("the address already has an entry on {}; remove one of them", object("port", port))
             } else {
                 continue;
             };

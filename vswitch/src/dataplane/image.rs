@@ -117,16 +117,8 @@ impl Dataplane {
                 image.ports.insert(slot, port);
             }
         }
-        let interfaces = tables.interfaces()?.into_iter().filter(|interface| interface.ifindex != 0);
-        image.interfaces = interfaces.map(|interface| (interface.ifindex, interface.slot as u16)).collect();
-        for (key, entry) in tables.fdb.all()? {
-            let (slot, flags) = (entry.slot(), entry.flags() & fdb_flags::LOCAL);
-            if flags & fdb_flags::STATIC == 0 {
-                image.learned.push((key, slot));
-            } else {
-                image.fdb.insert(key, Bound { slot, flags });
-            }
-        }
+        image.interfaces = tables.interfaces()?.collect();
+        self.read_fdb(&mut image)?;
         for (key, value) in tables.sources()? {
             if key.slot == HOST_SLOT {
                 let list = List(value);
@@ -137,6 +129,21 @@ impl Dataplane {
             }
         }
         Ok(image)
+    }
+
+    /// The FDB as it is now, which frames change at any time.
+    pub(crate) fn read_fdb(&self, image: &mut Image) -> Result<()> {
+        image.fdb.clear();
+        image.learned.clear();
+        for (key, entry) in self.fdb_entries()? {
+            let (slot, flags) = (entry.slot(), entry.flags() & fdb_flags::LOCAL);
+            if flags & fdb_flags::STATIC == 0 {
+                image.learned.push((key, slot));
+            } else {
+                image.fdb.insert(key, Bound { slot, flags });
+            }
+        }
+        Ok(())
     }
 
     /// The FDB's entry of an address.

@@ -88,7 +88,7 @@ const SPECS: [Spec; 14] = [
     Spec { since: 3, ..spec::<u32, Record>("VERDICTS", MapType::PerCpuArray, VERDICTS_MAX) },
     Spec { since: 3, ..table::<u32, List>("LISTS", MapType::Array, lists::COUNT) },
     Spec { since: 3, ..table::<u32, u32>("MEMBERS", MapType::Array, MEMBERS_MAX) },
-    table::<u32, Interface>("INTERFACES", MapType::Array, INTERFACES_MAX),
+    Spec { since: 3, decides: true, ..shared::<Interface>("INTERFACES", INTERFACES_MAX) },
     Spec { decides: true, ..shared::<Set>("FDB", 0) },
     Spec { since: 2, ..shared::<u64>("FDB_USED", 1) },
     Spec { since: 3, ..table::<SourceKey, u64>("SOURCES", MapType::Hash, SOURCES_MAX) },

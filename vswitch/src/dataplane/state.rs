@@ -78,9 +78,9 @@ impl Dataplane {
 
     /// The port with this interface.
     pub(crate) fn member(&self, ifname: &str) -> Result<Member> {
-        let found = self.members()?.into_iter().find(|member| member.ifname() == ifname);
-        match found {
-            Some(member) => Ok(member),
+        let is_named = |record: &PortRecord| text(&record.ifname) == ifname;
+        match self.ledger.records()?.into_iter().find(|(_, record)| is_named(record)) {
+            Some((slot, record)) => Ok(Member { slot, record, port: self.maps.tables().port(slot)? }),
             None => {
                 bail!(r#""{ifname}": not a port of switch "{}" (vswitch port show lists them)"#, self.name)
             }
@@ -89,7 +89,7 @@ impl Dataplane {
 
     /// Whether a port is called so.
     pub(crate) fn is_port(&self, ifname: &str) -> Result<bool> {
-        Ok(self.members()?.iter().any(|member| member.ifname() == ifname))
+        Ok(self.ledger.records()?.iter().any(|(_, record)| text(&record.ifname) == ifname))
     }
 
     /// The port that an interface is.

@@ -1,11 +1,10 @@
 //! The tables that decisions follow from, as typed handles. Whoever has them to change raises the generation after it: see
 //! [`super::maps::Maps::change`].
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError};
-use bytemuck::Zeroable as _;
 use vswitch_ebpf::abi::{
     INTERFACES_MAX, Interface, List, MAX_PORTS, PROBES, Port, SOURCES_MAX, Settings, SourceKey,
 };
@@ -17,6 +16,7 @@ use super::{
     pins::Pins,
     spec::{Access, open},
     sys,
+    words::Words,
 };
 
 /// What a decision follows from, but for the ports' states.
@@ -33,6 +33,8 @@ pub(super) struct Tables {
 struct Rows {
     lists: Array<MapData, Wire<List>>,
     members: MapData,
+    /// `INTERFACES` in memory: to have the kernel copy thousands of free elements takes longer than all else.
+    interfaces: Words,
 }
 
 impl Tables {
@@ -48,17 +50,22 @@ impl Tables {
             );
         }
         let private = access == Access::Write;
+        let interfaces = open(pins, "INTERFACES", access)?;
         let rows = || -> Result<Rows> {
-            let lists = Array::try_from(Map::Array(open(pins, "LISTS", access)?))?;
-            Ok(Rows { lists, members: open(pins, "MEMBERS", access)? })
+            Ok(Rows {
+                lists: Array::try_from(Map::Array(open(pins, "LISTS", access)?))?,
+                members: open(pins, "MEMBERS", access)?,
+                interfaces: Words::new(&interfaces, INTERFACES_MAX)?,
+            })
         };
+        let rows = private.then(rows).transpose()?;
         Ok(Self {
             settings: Array::try_from(Map::Array(open(pins, "SETTINGS", access)?))?,
             ports: Array::try_from(Map::Array(open(pins, "PORTS", access)?))?,
-            interfaces: Array::try_from(Map::Array(open(pins, "INTERFACES", access)?))?,
+            interfaces: Array::try_from(Map::Array(interfaces))?,
             fdb: Fdb::new(fdb, private.then(|| open(pins, "FDB_USED", access)).transpose()?, shape)?,
             sources: HashMap::try_from(Map::HashMap(open(pins, "SOURCES", access)?))?,
-            rows: private.then(rows).transpose()?,
+            rows,
         })
     }
 
@@ -95,14 +102,11 @@ impl Tables {
         Ok(Some(interface.slot as u16))
     }
 
-    /// All elements that hold an interface or could.
-    pub(super) fn interfaces(&self) -> Result<Vec<Interface>> {
-        let all = sys::entries::<u32, Interface>(self.interfaces.map().fd().as_fd(), INTERFACES_MAX);
-        Ok(all
-            .context("read the interfaces of the ports")?
-            .into_iter()
-            .map(|(_, interface)| interface)
-            .collect())
+    /// The interfaces and their slots.
+    pub(super) fn interfaces(&self) -> Result<impl Iterator<Item = (u32, u16)>> {
+        let words = self.rows()?.interfaces.all();
+        let all = words.map(|word| bytemuck::cast::<u64, Interface>(word.load(Ordering::Acquire)));
+        Ok(all.filter(|element| element.ifindex != 0).map(|element| (element.ifindex, element.slot as u16)))
     }
 
     /// Makes frames of an interface enter by a slot.
@@ -113,19 +117,21 @@ impl Tables {
                 "interface {ifindex}: too many ports have indices like it: make it anew, for another index"
             );
         };
-        let interface = Interface { ifindex, slot: u32::from(slot) };
-        self.interfaces.set(element, Wire(interface), 0).context("bind an interface to its port")
+        self.set_interface(element, Interface { ifindex, slot: u32::from(slot) })
     }
 
     /// Makes frames of an interface none of the switch's business.
     pub(super) fn clear_slot(&mut self, ifindex: u32) -> Result<()> {
         match self.probe(ifindex, ifindex)? {
-            Some(element) => self
-                .interfaces
-                .set(element, Wire(Interface::zeroed()), 0)
-                .context("unbind an interface from its port"),
+            Some(element) => self.set_interface(element, Interface::default()),
             None => Ok(()),
         }
+    }
+
+    fn set_interface(&mut self, element: u32, interface: Interface) -> Result<()> {
+        let word = self.rows()?.interfaces.word(element).context("write the interfaces of the ports")?;
+        word.store(bytemuck::cast(interface), Ordering::Release);
+        Ok(())
     }
 
     /// Among the elements that may hold `ifindex`, the first that holds `wanted`.

@@ -30,6 +30,11 @@ impl Words {
         (at < self.0.len()).then(|| unsafe { &*self.0.as_ptr().add(at).cast::<AtomicU64>() })
     }
 
+    /// All of them, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        (0..).map_while(|index| self.word(index))
+    }
+
     /// Says that what was decided up to now may follow no more: all that has changed is to be seen before.
     pub(super) fn raise(&self) {
         if let Some(generation) = self.word(0) {
