@@ -200,10 +200,9 @@ pub(crate) fn open_filters(pins: &Pins) -> Result<Vec<Filter>> {
 }
 
 fn used_records(map: &Array<MapData, Wire<PortRecord>>) -> Result<Vec<(u16, PortRecord)>> {
-    let all = sys::entries::<u32, PortRecord>(map.map().fd().as_fd(), MAX_PORTS);
-    let mut all = all.context("read the ports' records")?;
-    all.retain(|(slot, record)| *slot != u32::from(HOST_SLOT) && record.ifname[0] != 0);
-    Ok(all.into_iter().map(|(slot, record)| (slot as u16, record)).collect())
+    let all = sys::row::<PortRecord>(map.map().fd(), 0, MAX_PORTS).context("read the ports' records")?;
+    let is_used = |(slot, record): &(u16, PortRecord)| *slot != HOST_SLOT && record.ifname[0] != 0;
+    Ok((0..).zip(all).filter(is_used).collect())
 }
 
 #[cfg(test)]

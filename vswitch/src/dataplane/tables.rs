@@ -91,8 +91,7 @@ impl Tables {
 
     /// All slots' ports, by slot, those of free slots too.
     pub(super) fn all_ports(&self) -> Result<Vec<Port>> {
-        let ports = sys::entries::<u32, Port>(self.ports.map().fd().as_fd(), MAX_PORTS);
-        Ok(ports.context("read the ports")?.into_iter().map(|(_, port)| port).collect())
+        sys::row(self.ports.map().fd(), 0, MAX_PORTS).context("read the ports")
     }
 
     /// The slot that frames of an interface enter by.
