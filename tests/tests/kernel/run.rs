@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
             _ => {
                 let last = self.in_turn().pop().unwrap();
                 let flags = self.tables.ports[&last.slot()].flags;
-                let by_peer = flags & PEER != 0 && self.program == Program::Ingress;
+                let by_peer = flags & (PEER | XDP) == PEER && self.program == Program::Ingress;
                 match (by_peer && !last.to_stack(), flags & UPLINK != 0) {
                     // The far end is to have it as it was.
                     (true, _) => 0,

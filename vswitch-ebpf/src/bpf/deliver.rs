@@ -93,7 +93,8 @@ impl Delivery {
     /// Gives the frame itself away at tc ingress, where a veth's far end can have it at once.
     #[inline(always)]
     fn hand_over_here(&self, ctx: &TcContext) -> i32 {
-        if self.target.flags & port_flags::PEER == 0 || self.to_stack {
+        // What goes past a veth's far end goes past its XDP program, too, if it has one.
+        if self.target.flags & (port_flags::PEER | port_flags::XDP) != port_flags::PEER || self.to_stack {
             return self.hand_over(ctx);
         }
         // SAFETY: the pointer is the program's context, in which the verifier allows this read and this change.
