@@ -15,7 +15,7 @@ use crate::{
     change::{Change, change, slowed},
     frame::{BROADCAST, MULTICAST, Mac, colons, link_local},
     host_tables::HostTables,
-    model::{Entry, Frame, Kind, Member, Mode, Model, Port, slot_of},
+    model::{Entry, FLAGS, Frame, Kind, Member, Mode, Model, PLAIN, Port, slot_of},
 };
 
 /// A switch, and what happens to it.
@@ -40,21 +40,6 @@ pub struct Step {
 
 /// The most entries that an FDB has room for in any case.
 pub const FDB_MAX: usize = 32;
-
-/// A downlink as the user gets it who says nothing.
-pub const PLAIN: Port = Port {
-    uplink: false,
-    mode: Mode::Bridge,
-    nodst: false,
-    down: false,
-    mtu: 1500,
-    hairpin: false,
-    isolated: false,
-    learning: true,
-    flood: true,
-    mcast_flood: true,
-    bcast_flood: true,
-};
 
 const MAX_PORTS: u16 = 8;
 const MAX_UPLINKS: usize = 3;
@@ -161,7 +146,7 @@ impl Model {
             port.mode = mode;
         }
         for port in self.ports.values_mut() {
-            port.nodst &= port.mode == Mode::Source;
+            port.fit_mode();
         }
         let passthru = self.ports.iter().find(|(_, port)| port.mode == Mode::Passthru).map(|(&slot, _)| slot);
         if let Some(passthru) = passthru {
@@ -213,22 +198,14 @@ fn members(slots: impl Iterator<Item = u16>, uplinks: &BTreeSet<u16>) -> impl It
 
 fn port() -> impl Strategy<Value = Port> {
     let mtu = select(vec![1500, 1500, 1500, 576]);
-    let floods = (mostly(), mostly(), mostly());
-    (mtu, rarely(4), rarely(3), rarely(6), rarely(3), mostly(), floods).prop_map(
-        |(mtu, hairpin, isolated, down, nodst, learning, (flood, mcast_flood, bcast_flood))| Port {
-            uplink: false,
-            mode: Mode::Bridge,
-            nodst,
-            down,
-            mtu,
-            hairpin,
-            isolated,
-            learning,
-            flood,
-            mcast_flood,
-            bcast_flood,
-        },
-    )
+    let unusual = FLAGS.map(|_| rarely(4));
+    (mtu, rarely(6), unusual).prop_map(|(mtu, down, unusual)| {
+        let mut port = Port { mtu, down, ..PLAIN };
+        for ((_, flag), unusual) in FLAGS.into_iter().zip(unusual) {
+            *flag(&mut port) ^= unusual;
+        }
+        port
+    })
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -271,10 +248,6 @@ fn rarely(one_in: u8) -> impl Strategy<Value = bool> {
     (1..=one_in).prop_map(move |n| n == one_in)
 }
 
-fn mostly() -> impl Strategy<Value = bool> {
-    rarely(4).prop_map(|no| !no)
-}
-
 /// proptest prints a failing case by this.
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -304,21 +277,12 @@ impl fmt::Debug for Model {
             "switch at {now}: ageing {ageing} refresh {refresh} host access {host_access} compat {compat}"
         )?;
         for (slot, port) in ports {
-            let flags = [
-                (port.uplink, "uplink"),
-                (port.down, "down"),
-                (port.nodst, "nodst"),
-                (port.hairpin, "hairpin"),
-                (port.isolated, "isolated"),
-                (!port.learning, "learning-off"),
-                (!port.flood, "flood-off"),
-                (!port.mcast_flood, "mcast-flood-off"),
-                (!port.bcast_flood, "bcast-flood-off"),
-            ];
-            let flags: Vec<_> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+            let states = [(port.uplink, "uplink"), (port.down, "down")];
+            let states = states.into_iter().filter(|(is, _)| *is).map(|(_, name)| name);
+            let words: Vec<_> = states.chain(port.flags()).collect();
             let lists = sources.iter().filter(|(by, _)| by == slot).map(|(_, mac)| colons(*mac));
             let lists = lists.collect::<Vec<_>>().join(" ");
-            writeln!(f, "  port {slot}: {:?} mtu {} {} {lists}", port.mode, port.mtu, flags.join(" "))?;
+            writeln!(f, "  port {slot}: {:?} mtu {} {} {lists}", port.mode, port.mtu, words.join(" "))?;
         }
         for (mac, entry) in fdb {
             let age = now.saturating_sub(entry.seen);

@@ -6,13 +6,13 @@ use proptest::{prelude::*, sample::Index};
 
 use crate::{
     frame::Mac,
-    model::{Entry, Kind, Member, Mode, Model},
+    model::{Entry, FLAGS, Kind, Member, Mode, Model},
 };
 
 /// A change that userspace makes.
 #[derive(Clone, Copy)]
 pub struct Change {
-    /// Index into [`KINDS`].
+    /// Index into [`FLAGS`] and then [`KINDS`].
     kind: usize,
     /// Which port, address or value, as far as the kind needs one.
     which: Index,
@@ -25,15 +25,8 @@ pub struct Change {
 
 type Make = fn(&Change, &mut Model);
 
-/// Every kind, by name.
-pub const KINDS: [(&str, Make); 19] = [
-    ("hairpin", |change, model| change.port(model, |port| port.hairpin ^= true)),
-    ("isolated", |change, model| change.port(model, |port| port.isolated ^= true)),
-    ("learning", |change, model| change.port(model, |port| port.learning ^= true)),
-    ("flood", |change, model| change.port(model, |port| port.flood ^= true)),
-    ("mcast_flood", |change, model| change.port(model, |port| port.mcast_flood ^= true)),
-    ("bcast_flood", |change, model| change.port(model, |port| port.bcast_flood ^= true)),
-    ("nodst", |change, model| change.port(model, |port| port.nodst ^= port.mode == Mode::Source)),
+/// Every kind but a port's flags, by name.
+const KINDS: [(&str, Make); 12] = [
     ("down", |change, model| change.port(model, |port| port.down ^= true)),
     ("mtu", |change, model| change.port(model, |port| port.mtu = if port.mtu == 1500 { 576 } else { 1500 })),
     ("mode", Change::mode),
@@ -79,7 +72,7 @@ pub const KINDS: [(&str, Make); 19] = [
 
 /// Any change.
 pub fn change() -> impl Strategy<Value = Change> {
-    (0..KINDS.len(), any::<Index>(), any::<Index>()).prop_map(|(kind, which, what)| Change {
+    (0..FLAGS.len() + KINDS.len(), any::<Index>(), any::<Index>()).prop_map(|(kind, which, what)| Change {
         kind,
         which,
         what,
@@ -107,13 +100,19 @@ impl Change {
     }
 
     /// The kind's name.
-    pub const fn name(&self) -> &'static str {
-        KINDS[self.kind].0
+    pub fn name(&self) -> &'static str {
+        FLAGS.get(self.kind).map_or_else(|| KINDS[self.kind - FLAGS.len()].0, |(name, _)| name)
     }
 
     /// Makes it.
     pub fn make(&self, model: &mut Model) {
-        KINDS[self.kind].1(self, model);
+        match FLAGS.get(self.kind) {
+            Some((_, flag)) => self.port(model, |port| {
+                *flag(port) ^= true;
+                port.fit_mode();
+            }),
+            None => KINDS[self.kind - FLAGS.len()].1(self, model),
+        }
     }
 
     fn slot(&self, model: &Model) -> u16 {
@@ -142,7 +141,7 @@ impl Change {
             return;
         }
         port.mode = mode;
-        port.nodst &= mode == Mode::Source;
+        port.fit_mode();
         if mode != Mode::Source {
             model.sources.retain(|&(by, _)| by != slot);
         }

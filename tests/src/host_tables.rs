@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
+use vswitch::config::PORT_FLAGS;
 use vswitch_ebpf::{
     abi::{
         FdbEntry, FdbKey, HOST_SLOT, LISTED, List, Port, Settings, SourceKey, Stamp, fdb_flags, mode,
@@ -386,30 +387,15 @@ fn down(model: &Model) -> BTreeSet<u16> {
 }
 
 fn abi_port(slot: u16, port: &model::Port) -> Port {
-    let model::Port {
-        uplink,
-        mode,
-        nodst,
-        down: _,
-        mtu,
-        hairpin,
-        isolated,
-        learning,
-        flood,
-        mcast_flood,
-        bcast_flood,
-    } = *port;
-    let flags = [
-        (uplink, port_flags::UPLINK),
-        (nodst, port_flags::NODST),
-        (hairpin, port_flags::HAIRPIN),
-        (isolated, port_flags::ISOLATED),
-        (learning, port_flags::LEARNING),
-        (flood, port_flags::FLOOD),
-        (mcast_flood, port_flags::MCAST_FLOOD),
-        (bcast_flood, port_flags::BCAST_FLOOD),
-    ];
-    Port { ifindex: ifindex(slot), mtu, flags: all(&flags), mode: abi_mode(mode), ..Port::default() }
+    let uplink = if port.uplink { port_flags::UPLINK } else { 0 };
+    let flags = port.flags().map(flag_bit).fold(uplink, |all, flag| all | flag);
+    Port { ifindex: ifindex(slot), mtu: port.mtu, flags, mode: abi_mode(port.mode), ..Port::default() }
+}
+
+/// The bit of [`port_flags`] by which userspace passes on a flag of this name.
+fn flag_bit(name: &str) -> u32 {
+    let flag = PORT_FLAGS.iter().find(|flag| flag.json_key() == name);
+    flag.expect("a flag that the switch has, too").bit
 }
 
 const fn abi_mode(mode: Mode) -> u8 {

@@ -53,6 +53,35 @@ pub struct Port {
     pub bcast_flood: bool,
 }
 
+/// A downlink as the user gets it who says nothing.
+pub const PLAIN: Port = Port {
+    uplink: false,
+    mode: Mode::Bridge,
+    nodst: false,
+    down: false,
+    mtu: 1500,
+    hairpin: false,
+    isolated: false,
+    learning: true,
+    flood: true,
+    mcast_flood: true,
+    bcast_flood: true,
+};
+
+/// What of a port the user may switch on and off, by the names that it has in JSON.
+pub const FLAGS: [(&str, Flag); 7] = [
+    ("hairpin", |port| &mut port.hairpin),
+    ("isolated", |port| &mut port.isolated),
+    ("learning", |port| &mut port.learning),
+    ("flood", |port| &mut port.flood),
+    ("mcast_flood", |port| &mut port.mcast_flood),
+    ("bcast_flood", |port| &mut port.bcast_flood),
+    ("nodst", |port| &mut port.nodst),
+];
+
+/// Where a flag is in a port.
+pub type Flag = fn(&mut Port) -> &mut bool;
+
 /// Who sends, and behind whom an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Member {
@@ -127,6 +156,18 @@ pub enum Origin {
     Host,
     /// Where it was learned last, a downlink in bridge mode, or outside, if its sender has moved there.
     MovedFrom(u16),
+}
+
+impl Port {
+    /// Those of [`FLAGS`] that are on.
+    pub fn flags(mut self) -> impl Iterator<Item = &'static str> {
+        FLAGS.into_iter().filter(move |(_, flag)| *flag(&mut self)).map(|(name, _)| name)
+    }
+
+    /// Drops what only another mode may have.
+    pub fn fit_mode(&mut self) {
+        self.nodst &= self.mode == Mode::Source;
+    }
 }
 
 impl Model {

@@ -6,13 +6,14 @@ use std::{
 };
 
 use proptest::test_runner::TestCaseError;
+use vswitch::config::PORT_FLAGS;
 use vswitch_ebpf::verdict::DropReason;
 use vswitch_tests::{
-    cases::{Case, PLAIN, Step, case},
+    cases::{Case, Step, case},
     dice::dice,
     frame::{BROADCAST, MULTICAST, Mac, link_local},
     lock_step::{Taken, in_lock_step},
-    model::{Entry, Frame, Kind, Member, Mode, Model, Origin, Outcome, Port, Receiver},
+    model::{Entry, FLAGS, Frame, Kind, Member, Mode, Model, Origin, Outcome, PLAIN, Port, Receiver},
 };
 
 /// How often each kind of outcome was seen.
@@ -251,6 +252,16 @@ fn without_host_access_ports_and_host_meet_on_the_wire_only() {
     bench.sends(port(2), A, BROADCAST, Ok(&[To(1), To(3), To(4)]));
     bench.sends(THE_HOST, HOST, A, Ok(&[To(1)]));
     bench.sends(port(1), B, BROADCAST, Ok(&[To(2), To(3), To(4), TO_HOST]));
+}
+
+/// Then no flag of the switch is left out where flags are thrown, and userspace passes each on as the one that it is.
+#[test]
+fn the_model_has_the_flags_of_the_switch() {
+    assert_eq!(FLAGS.map(|(name, _)| name.to_owned()), PORT_FLAGS.map(|flag| flag.json_key()));
+    for (name, flag) in FLAGS {
+        let is = PORT_FLAGS.into_iter().find(|flag| flag.json_key() == name).map(|flag| flag.usual);
+        assert_eq!(is, Some(*flag(&mut { PLAIN })), "{name}");
+    }
 }
 
 #[test]

@@ -5,9 +5,8 @@
 use std::collections::BTreeSet;
 
 use vswitch_tests::{
-    cases::PLAIN,
     frame::{BROADCAST, Mac},
-    model::{Entry, Frame, Kind, Member, Mode, Model, Port, Receiver},
+    model::{Entry, Frame, Kind, Member, Mode, Model, PLAIN, Port, Receiver},
 };
 
 /// By slot; the first is the station outside.

@@ -164,21 +164,7 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
     let views = members.filter_map(|((member, link), faults)| {
         // One that comes or goes at this moment is in one and not in the other.
         let port = ports.remove(&member.ifname())?;
-        let PortConfig {
-            ifname,
-            role,
-            mode,
-            hairpin,
-            isolated,
-            learning,
-            flood,
-            mcast_flood,
-            bcast_flood,
-            nodst,
-            source,
-            mut mac,
-            ..
-        } = port;
+        let PortConfig { ifname, role, mode, flags, source, mut mac, .. } = port;
         if mac.is_empty() && link.is_some() && member.record.station != [0; 6] {
             mac.push(MacAddr(member.record.station));
         }
@@ -198,14 +184,8 @@ async fn port_views(dataplane: &Dataplane) -> Result<Vec<PortView>> {
             state,
             datapath,
             mac,
-            hairpin,
-            isolated,
-            learning,
-            flood,
-            mcast_flood,
-            bcast_flood,
-            nodst,
             source,
+            flags,
             promisc: link.is_some() && Undo(member.record.undo).contains(Action::PromiscOn),
             filters: filters.map(|filter| filter.mac).collect(),
             notes: notes(member),

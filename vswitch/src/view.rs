@@ -8,7 +8,7 @@ use std::{
 use serde::{Serialize, Serializer};
 use vswitch_ebpf::{abi::Counters, frame::MacAddr, verdict::DropReason};
 
-use crate::config::{Datapath, Mode, Role};
+use crate::config::{Datapath, Flags, Mode, Role};
 
 /// Name of the build: the commit, and whether its sources were changed.
 pub const BUILD: &str = match option_env!("VSWITCH_BUILD") {
@@ -44,20 +44,9 @@ pub struct PortView {
     /// In source mode, the senders whose frames it receives.
     #[serde(serialize_with = "texts")]
     pub source: Vec<MacAddr>,
-    /// May send a frame back out where it came from.
-    pub hairpin: bool,
-    /// Exchanges nothing with other isolated ports.
-    pub isolated: bool,
-    /// Source addresses are learned.
-    pub learning: bool,
-    /// Receives unknown unicast.
-    pub flood: bool,
-    /// Receives multicast.
-    pub mcast_flood: bool,
-    /// Receives broadcast.
-    pub bcast_flood: bool,
-    /// In source mode, whether frames of its senders go nowhere else.
-    pub nodst: bool,
+    /// What of it is on; in JSON, a key each.
+    #[serde(flatten)]
+    pub flags: Flags,
     /// Whether the switch has set the interface to receive frames for any address.
     pub promisc: bool,
     /// The stations' addresses that the switch has entered into the interface's receive filter.

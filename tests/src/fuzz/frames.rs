@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use vswitch_ebpf::frame::{ETH_HLEN, ETH_P_PAUSE, Header, MacAddr};
 
 use crate::{
-    cases::PLAIN,
     frame::{BROADCAST, Mac},
     host_tables::{HostTables, hook},
     lock_step::same_state,
-    model::{Entry, Frame, Kind, Member, Mode, Model, Port},
+    model::{Entry, Frame, Kind, Member, Mode, Model, PLAIN, Port},
 };
 
 /// Longer than what any port of [`switch`] carries.

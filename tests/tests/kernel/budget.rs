@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use vswitch_ebpf::abi::{FdbEntry, Stamp, fdb_flags};
 use vswitch_tests::{
-    cases::{Case, PLAIN},
+    cases::Case,
     frame::{Mac, UNKNOWN},
     host_tables::key,
-    model::{Frame, Model},
+    model::{Frame, Model, PLAIN},
     require,
 };
 

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, thread::sleep, time::Duration};
 
 use vswitch_ebpf::abi::{FdbEntry, FdbKey};
 use vswitch_tests::{
-    cases::{Case, PLAIN},
+    cases::Case,
     frame::{Mac, UNKNOWN},
     host_tables::key,
-    model::{Frame, Model},
+    model::{Frame, Model, PLAIN},
     require,
 };
 

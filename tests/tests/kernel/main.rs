@@ -20,11 +20,11 @@ use vswitch_ebpf::{
     verdict::DropReason,
 };
 use vswitch_tests::{
-    cases::{Case, PLAIN, Step, case},
+    cases::{Case, Step, case},
     dice::dice,
     frame::{BROADCAST, MULTICAST, Mac, UNKNOWN},
     host_tables::ifindex,
-    model::{Entry, Frame, Kind, Member, Model, Port, Receiver},
+    model::{Entry, Frame, Kind, Member, Model, PLAIN, Port, Receiver},
     require,
     require::Need,
     topo::Netns,

@@ -13,10 +13,10 @@ use vswitch_ebpf::{
     verdict::DropReason,
 };
 use vswitch_tests::{
-    cases::{Case, PLAIN},
+    cases::Case,
     frame::{Mac, UNKNOWN},
     host_tables::{abi_fdb, key, settled},
-    model::{Entry, Frame, Kind, Member, Mode, Model, Outcome, Port, Receiver, slot_of},
+    model::{Entry, Frame, Kind, Member, Mode, Model, Outcome, PLAIN, Port, Receiver, slot_of},
     require,
 };
 

@@ -8,7 +8,7 @@ use vswitch_tests::{
     frame::Frame,
     host_tables::HostTables,
     lab::{HOST, HOST_MAC, OUTSIDE},
-    model::{self, Entry, Kind, Member, Mode, Model, Outcome, Port, Receiver, slot_of},
+    model::{self, Entry, Kind, Member, Mode, Model, Outcome, PLAIN, Port, Receiver, slot_of},
     topo::Netns,
     vswitch::json,
 };
@@ -37,15 +37,9 @@ impl Plan {
                 "source" => Mode::Source,
                 _ => Mode::Bridge,
             },
-            nodst: false,
-            down: false,
             mtu: if name == "narrow" { NARROW_MTU } else { 1500 },
-            hairpin: false,
             isolated: name.starts_with("iso"),
-            learning: true,
-            flood: true,
-            mcast_flood: true,
-            bcast_flood: true,
+            ..PLAIN
         };
         let local = Entry { at: member(HOST), kind: Kind::Local, seen: 0 };
         let model = Model {

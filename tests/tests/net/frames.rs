@@ -6,7 +6,7 @@ use vswitch_tests::{
     fabric::{Fabric, Knob},
     frame::{Addr, Frame},
     lab::{HOST, HOST_MAC, Lab, OUTSIDE, Outside},
-    model::{Entry, Kind, Member, Mode, Model, Port, slot_of},
+    model::{Entry, Kind, Member, Model, PLAIN, Port, slot_of},
     observe::Receipts,
     oracle::LinuxBridge,
     require,
@@ -170,9 +170,6 @@ impl Worlds {
         let is = |knob| self.setup.is(name, knob);
         Port {
             uplink: name == OUTSIDE,
-            mode: Mode::Bridge,
-            nodst: false,
-            down: false,
             mtu: self.bridge.lab.member(name).mtu,
             hairpin: is(Knob::Hairpin),
             isolated: is(Knob::Isolated),
@@ -180,6 +177,7 @@ impl Worlds {
             flood: is(Knob::Flood),
             mcast_flood: is(Knob::McastFlood),
             bcast_flood: is(Knob::BcastFlood),
+            ..PLAIN
         }
     }
 

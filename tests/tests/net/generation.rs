@@ -3,7 +3,13 @@
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
-use vswitch_tests::{controller::Controller, frame::colons, hosts::until, require};
+use vswitch_tests::{
+    controller::Controller,
+    frame::colons,
+    hosts::until,
+    model::{FLAGS, PLAIN},
+    require,
+};
 
 use crate::{
     abi_shapes::array,
@@ -25,11 +31,10 @@ fn every_command_raises_the_generation() {
     let bench = Bench::new();
     bench.run("up --uplink h1 h2 h3");
     let (known, other) = ("02:00:00:00:07:01", "02:00:00:00:07:02");
-    let flags = ["hairpin", "isolated", "learning", "flood", "mcast-flood", "bcast-flood"];
     let mut commands: Vec<String> = Vec::new();
-    for flag in flags {
-        let states = if matches!(flag, "hairpin" | "isolated") { ["on", "off"] } else { ["off", "on"] };
-        commands.extend(states.map(|state| format!("port set h2 --{flag} {state}")));
+    for (name, flag) in FLAGS.into_iter().filter(|(name, _)| *name != "nodst") {
+        let states = if *flag(&mut { PLAIN }) { ["off", "on"] } else { ["on", "off"] };
+        commands.extend(states.map(|state| format!("port set h2 --{} {state}", name.replace('_', "-"))));
     }
     commands.extend(["vepa", "private", "bridge"].map(|mode| format!("port set h2 --mode {mode}")));
     commands.extend(

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use vswitch_tests::{
     hosts::{Hosts, Killed},
     lab::{Lab, Outside},
+    model::FLAGS,
     require,
     require::{NAMESPACES, Need},
     topo::expect_success,
@@ -53,17 +54,17 @@ fn every_port_setting_comes_back_as_it_was_set() {
     require!(&[Need::Tool("bpftool")]);
     let hosts = hosts();
     let before = links(&hosts);
-    for flag in ["hairpin", "isolated", "learning", "flood", "mcast-flood", "bcast-flood"] {
+    for (key, _) in FLAGS.into_iter().filter(|(key, _)| *key != "nodst") {
         for ifname in ["h0", "h1", "nic0"] {
-            let key = flag.replace('-', "_");
+            let flag = key.replace('_', "-");
             let get = || hosts.json(&format!("port show {ifname}"))[0].clone();
             let mut expected = get();
-            let default = expected[&key].as_bool().unwrap();
+            let default = expected[key].as_bool().unwrap();
             for value in [!default, default] {
                 let word = if value { "on" } else { "off" };
                 let ops = hosts.json(&format!("port set {ifname} --{flag} {word}"));
                 assert_eq!(ops.as_array().unwrap().len(), 1, "{ops}");
-                expected[&key] = value.into();
+                expected[key] = value.into();
                 assert_eq!(get(), expected, "after {ifname} --{flag} {word}");
             }
         }

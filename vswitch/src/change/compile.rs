@@ -87,7 +87,7 @@ pub(crate) fn compile(config: &SwitchConfig, observed: &Observed) -> Result<Imag
     for (mac, slot) in &image.sources {
         image.listeners.entry(*mac).or_default().slots.push(*slot);
     }
-    for (port, _) in known.iter().filter(|(port, _)| port.nodst) {
+    for (port, _) in known.iter().filter(|(port, _)| port.flags.has(port_flags::NODST)) {
         for mac in &port.source {
             image.listeners.entry(*mac).or_default().nodst = true;
         }
@@ -131,16 +131,10 @@ fn element(port: &PortConfig, seen: &Seen) -> Port {
     let there = seen.ifindex != 0;
     let flags = all([
         (port.role == Role::Uplink, port_flags::UPLINK),
-        (port.hairpin, port_flags::HAIRPIN),
-        (port.isolated, port_flags::ISOLATED),
-        (port.learning, port_flags::LEARNING),
-        (port.flood, port_flags::FLOOD),
-        (port.mcast_flood, port_flags::MCAST_FLOOD),
-        (port.bcast_flood, port_flags::BCAST_FLOOD),
-        (port.nodst, port_flags::NODST),
         (there && seen.xdp, port_flags::XDP),
         (there && seen.direct, port_flags::PEER),
     ]);
+    let flags = port.flags.bits() | flags;
     let mode = match port.mode {
         Mode::Bridge => mode::BRIDGE,
         Mode::Vepa => mode::VEPA,
@@ -173,7 +167,10 @@ pub(super) fn is_promiscuous<'a>(
 ) -> bool {
     let needs_all = |port: &PortConfig| {
         port.role == Role::Downlink
-            && (!port.is_known() || port.learning || port.flood || port.mode == Mode::Passthru)
+            && (!port.is_known()
+                || port.flags.has(port_flags::LEARNING)
+                || port.flags.has(port_flags::FLOOD)
+                || port.mode == Mode::Passthru)
     };
     uplinks > 1 || ports.any(needs_all) || stations > FILTERS_MAX as usize
 }

@@ -134,6 +134,8 @@ async fn give_way(dataplane: &Dataplane, lock: &mut Lock) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use vswitch_ebpf::abi::port_flags;
+
     use super::*;
     use crate::config::{Datapath, StaticEntry, samples::station};
 
@@ -161,7 +163,7 @@ mod tests {
         let (mut from, mut to) = (switch(0..200), switch(100..500));
         from.fdb.push(StaticEntry { mac: station(1), vlan: 0, ifname: "p0".into() });
         to.fdb.push(StaticEntry { mac: station(1), vlan: 0, ifname: "p499".into() });
-        to.ports[0].isolated = true;
+        to.ports[0].flags.set(port_flags::ISOLATED, true);
         to.ports[1].datapath = Datapath::Tc;
         to.ports[350].role = Role::Uplink;
         let stages = stages(&from, &to);

@@ -133,7 +133,7 @@ fn port_object(port: &PortConfig) -> Map<String, Value> {
         FarEnd::Veth { netns, peer } => (json!(netns), json!(peer)),
         FarEnd::Existing | FarEnd::Tap => (Value::Null, Value::Null),
     };
-    let flags = PORT_FLAGS.map(|flag| (flag.key.replace('-', "_"), json!((flag.get)(port))));
+    let flags = PORT_FLAGS.map(|flag| (flag.json_key(), json!(port.flags.has(flag.bit))));
     let texts = |addresses: &[MacAddr]| json!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
     let rest = [
         ("name", json!(port.ifname)),

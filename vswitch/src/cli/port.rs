@@ -1,11 +1,13 @@
 //! `port`: the members of the switch, and what each may do.
 
+mod flags;
 mod source;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use vswitch_ebpf::frame::MacAddr;
 
+use self::flags::FlagOptions;
 use super::{
     Session,
     table::{Align, Table},
@@ -13,7 +15,7 @@ use super::{
     value::{self, Switch},
 };
 use crate::{
-    config::{Datapath, FarEnd, Mode, PortConfig, Role, SwitchConfig},
+    config::{Datapath, FarEnd, Mode, PORT_FLAGS, PortConfig, Role, SwitchConfig},
     control,
     view::PortView,
 };
@@ -135,27 +137,8 @@ struct Options {
     /// With mode source: a sender whose frames it receives; may be repeated
     #[arg(long, value_name = "MAC", value_parser = value::station)]
     source: Vec<MacAddr>,
-    /// With mode source: whether frames of its senders go nowhere else [default: off]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    nodst: Option<Switch>,
-    /// Whether a frame may leave where it came from, as from a reflecting switch [default: off]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    hairpin: Option<Switch>,
-    /// Whether it exchanges nothing with other isolated ports [default: off]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    isolated: Option<Switch>,
-    /// Whether source addresses are learned [default: on; off where the address is known]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    learning: Option<Switch>,
-    /// Whether it receives unknown unicast [default: on; off where the address is known]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    flood: Option<Switch>,
-    /// Whether it receives multicast [default: on]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    mcast_flood: Option<Switch>,
-    /// Whether it receives broadcast [default: on]
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    bcast_flood: Option<Switch>,
+    #[command(flatten)]
+    flags: FlagOptions,
     /// How its frames are taken and delivered [default: auto: xdp for NICs with native XDP, else tc]
     #[arg(long, value_name = "DATAPATH", value_parser = value::word::<Datapath>())]
     datapath: Option<Datapath>,
@@ -197,7 +180,7 @@ impl Add {
             .map_err(|(_, what)| Usage::new(format!("port {}: {what}", port.ifname.escape_debug())))?;
         self.options.put_what(&mut port);
         port.set_known_defaults();
-        self.options.put_flags(&mut port);
+        self.options.flags.put(&mut port.flags);
         Ok(port)
     }
 }
@@ -228,14 +211,14 @@ impl Set {
         };
         let mode = port.mode;
         self.options.put_what(port);
-        if mode == Mode::Source && port.mode != Mode::Source {
-            // As macvlan: whoever leaves the mode leaves its list.
-            port.nodst = false;
+        if port.mode != mode {
+            // As macvlan: whoever leaves mode source leaves its list, and so for what else is for one mode.
+            port.flags.fit(port.mode);
             if self.options.source.is_empty() {
                 port.source.clear();
             }
         }
-        self.options.put_flags(port);
+        self.options.flags.put(&mut port.flags);
         Ok(())
     }
 }
@@ -266,16 +249,6 @@ impl Options {
             port.source.clone_from(&self.source);
         }
         port.datapath = self.datapath.unwrap_or(port.datapath);
-    }
-
-    fn put_flags(&self, port: &mut PortConfig) {
-        Switch::set(self.hairpin, &mut port.hairpin);
-        Switch::set(self.isolated, &mut port.isolated);
-        Switch::set(self.learning, &mut port.learning);
-        Switch::set(self.flood, &mut port.flood);
-        Switch::set(self.mcast_flood, &mut port.mcast_flood);
-        Switch::set(self.bcast_flood, &mut port.bcast_flood);
-        Switch::set(self.nodst, &mut port.nodst);
     }
 }
 
@@ -323,18 +296,8 @@ fn table(ports: &[PortView]) -> String {
 
 /// The flags that are not as they are by default.
 fn flags(port: &PortView) -> String {
-    let usual = PortConfig::new("");
-    let flags = [
-        ("hairpin", port.hairpin, usual.hairpin),
-        ("isolated", port.isolated, usual.isolated),
-        ("learning", port.learning, usual.learning),
-        ("flood", port.flood, usual.flood),
-        ("mcast-flood", port.mcast_flood, usual.mcast_flood),
-        ("bcast-flood", port.bcast_flood, usual.bcast_flood),
-        ("nodst", port.nodst, usual.nodst),
-    ];
-    let unusual = flags.into_iter().filter(|(_, is, usual)| is != usual);
-    unusual.map(|(name, is, _)| format!("{name} {}", value::on_off(is))).collect::<Vec<_>>().join(" ")
+    let unusual = PORT_FLAGS.iter().filter(|flag| port.flags.has(flag.bit) != flag.usual);
+    unusual.map(|flag| format!("{} {}", flag.key, value::on_off(!flag.usual))).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

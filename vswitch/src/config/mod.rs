@@ -3,6 +3,7 @@
 //! Interfaces are named, never numbered: this is what the user says, and what `export` prints.
 
 mod document;
+mod flags;
 pub mod mac;
 pub mod names;
 pub mod parse;
@@ -16,6 +17,7 @@ pub mod words;
 use serde::{Deserialize, Serialize};
 use vswitch_ebpf::{abi, frame::MacAddr};
 
+pub use flags::{Flags, PORT_FLAGS, PortFlag};
 pub use parse::{ConfigError, ConfigErrors, parse, parse_noting};
 pub use validate::{ConfigProblem, ConfigProblems};
 
@@ -57,27 +59,9 @@ pub struct PortConfig {
     /// In source mode, the senders whose frames it receives. Empty in the other modes.
     #[serde(with = "mac::texts", skip_serializing_if = "is_default")]
     pub source: Vec<MacAddr>,
-    /// May send a frame back out where it came from.
-    #[serde(skip_serializing_if = "is_default")]
-    pub hairpin: bool,
-    /// Exchanges nothing with other isolated ports.
-    #[serde(skip_serializing_if = "is_default")]
-    pub isolated: bool,
-    /// Source addresses are learned.
-    #[serde(skip_serializing_if = "is_on")]
-    pub learning: bool,
-    /// Receives unknown unicast.
-    #[serde(skip_serializing_if = "is_on")]
-    pub flood: bool,
-    /// Receives multicast.
-    #[serde(skip_serializing_if = "is_on")]
-    pub mcast_flood: bool,
-    /// Receives broadcast.
-    #[serde(skip_serializing_if = "is_on")]
-    pub bcast_flood: bool,
-    /// In source mode, whether frames of its senders go nowhere else.
-    #[serde(skip_serializing_if = "is_default")]
-    pub nodst: bool,
+    /// What of it is on.
+    #[serde(with = "flags::bits")]
+    pub flags: Flags,
     /// How its frames are taken and delivered.
     #[serde(skip_serializing_if = "is_default")]
     pub datapath: Datapath,
@@ -205,13 +189,7 @@ impl PortConfig {
             mode: Mode::default(),
             mac: Vec::new(),
             source: Vec::new(),
-            hairpin: false,
-            isolated: false,
-            learning: true,
-            flood: true,
-            mcast_flood: true,
-            bcast_flood: true,
-            nodst: false,
+            flags: Flags::default(),
             datapath: Datapath::default(),
             far_end: FarEnd::default(),
         }
@@ -226,8 +204,9 @@ impl PortConfig {
     /// learned from, and needs no frames for unknown addresses. It is what a macvlan child has.
     pub fn set_known_defaults(&mut self) {
         if self.role == Role::Downlink && self.is_known() {
-            self.learning = false;
-            self.flood = false;
+            for flag in PORT_FLAGS.iter().filter(|flag| flag.known != flag.usual) {
+                self.flags.set(flag.bit, flag.known);
+            }
         }
     }
 }
@@ -242,30 +221,3 @@ impl Default for PortConfig {
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_on(on: &bool) -> bool {
-    *on
-}
-
-/// A switch of a port that is on or off: one list for the file, the plan and what they print.
-#[derive(Clone, Copy)]
-pub struct PortFlag {
-    /// Its key in the file, and its option on the command line.
-    pub key: &'static str,
-    /// Reads it.
-    pub get: fn(&PortConfig) -> bool,
-    /// Sets it.
-    pub set: fn(&mut PortConfig, bool),
-}
-
-/// Every [`PortFlag`], in the order in which they are printed.
-pub const PORT_FLAGS: [PortFlag; 7] = [
-    PortFlag { key: "hairpin", get: |port| port.hairpin, set: |port, on| port.hairpin = on },
-    PortFlag { key: "isolated", get: |port| port.isolated, set: |port, on| port.isolated = on },
-    PortFlag { key: "learning", get: |port| port.learning, set: |port, on| port.learning = on },
-    PortFlag { key: "flood", get: |port| port.flood, set: |port, on| port.flood = on },
-    PortFlag { key: "mcast-flood", get: |port| port.mcast_flood, set: |port, on| port.mcast_flood = on },
-    PortFlag { key: "bcast-flood", get: |port| port.bcast_flood, set: |port, on| port.bcast_flood = on },
-    PortFlag { key: "nodst", get: |port| port.nodst, set: |port, on| port.nodst = on },
-];

@@ -219,7 +219,7 @@ fn read_port<'s>(
     port.set_known_defaults();
     for flag in PORT_FLAGS {
         if let Some(on) = document.flag(&section, flag.key) {
-            (flag.set)(&mut port, on);
+            port.flags.set(flag.bit, on);
         }
     }
     Some(port)

@@ -4,7 +4,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::*;
 use crate::config::{
-    Datapath, Mode, Role,
+    Datapath, Flags, Mode, Role,
     samples::{OFFICE, station},
 };
 
@@ -61,13 +61,7 @@ fn every_key() {
         mode: Mode::Source,
         mac: vec![station(1)],
         source: vec![station(7)],
-        hairpin: true,
-        isolated: true,
-        learning: false,
-        flood: false,
-        mcast_flood: false,
-        bcast_flood: false,
-        nodst: true,
+        flags: PORT_FLAGS.iter().fold(Flags::default(), |flags, flag| flags.with(flag.bit, !flag.usual)),
         datapath: Datapath::Auto,
         far_end: FarEnd::Veth { netns: "web".to_owned(), peer: "eth0".to_owned() },
     };

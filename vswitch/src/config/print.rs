@@ -69,8 +69,8 @@ impl File {
             self.unless(texts.is_empty(), key, &format!("[{}]", texts.join(", ")));
         }
         for flag in PORT_FLAGS {
-            let on = (flag.get)(port);
-            self.unless(on == (flag.get)(&default), flag.key, &on.to_string());
+            let on = port.flags.has(flag.bit);
+            self.unless(on == default.flags.has(flag.bit), flag.key, &on.to_string());
         }
         self.unless(port.datapath == default.datapath, "datapath", &quoted(port.datapath.word()));
     }

@@ -7,9 +7,11 @@ use proptest::{
     prelude::*,
     sample::{Index, select},
 };
-use vswitch_ebpf::frame::MacAddr;
+use vswitch_ebpf::{abi::port_flags, frame::MacAddr};
 
-use super::{Datapath, FarEnd, Mode, PORT_FLAGS, PortConfig, Role, StaticEntry, SwitchConfig, words::Word};
+use super::{
+    Datapath, FarEnd, Flags, Mode, PORT_FLAGS, PortConfig, Role, StaticEntry, SwitchConfig, words::Word,
+};
 
 pub(crate) const OFFICE: &str = r#"[switch]
 name = "office"
@@ -54,9 +56,10 @@ pub(crate) fn office() -> SwitchConfig {
             PortConfig {
                 far_end: FarEnd::Veth { netns: "web".to_owned(), peer: "eth0".to_owned() },
                 mac: vec![station(1), station(2)],
-                isolated: true,
-                learning: false,
-                flood: false,
+                flags: Flags::default()
+                    .with(port_flags::ISOLATED, true)
+                    .with(port_flags::LEARNING, false)
+                    .with(port_flags::FLOOD, false),
                 ..PortConfig::new("web0")
             },
             PortConfig { far_end: FarEnd::Tap, datapath: Datapath::Tc, ..PortConfig::new("vm0") },
@@ -122,12 +125,11 @@ fn port(modes: Vec<Mode>) -> impl Strategy<Value = PortConfig> {
         }
         port.mac = macs.into_iter().map(station).collect();
         for (flag, on) in PORT_FLAGS.iter().zip(flags) {
-            (flag.set)(&mut port, on);
+            port.flags.set(flag.bit, on);
         }
+        port.flags.fit(port.mode);
         if port.mode == Mode::Source {
             port.source = port.mac.iter().map(|mac| station(mac.0[5] + 100)).collect();
-        } else {
-            port.nodst = false;
         }
         port
     })

@@ -8,7 +8,7 @@ use vswitch_ebpf::{
 };
 
 use super::{
-    FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig,
+    FarEnd, Mode, PORT_FLAGS, PortConfig, PortFlag, Role, StaticEntry, SwitchConfig,
     mac::check_station,
     names::{check_ifname, check_netns, check_switch_name},
 };
@@ -186,8 +186,10 @@ impl Check {
                 format!("a source list is for mode source, and this is mode {mode}; remove one"),
             );
         }
-        if mode != Mode::Source && port.nodst {
-            problem("nodst", 0, format!("nodst is for mode source, and this is mode {mode}; remove one"));
+        for PortFlag { key, bit, usual, mode: only, .. } in PORT_FLAGS {
+            if let Some(only) = only.filter(|only| *only != mode && port.flags.has(bit) != usual) {
+                problem(key, 0, format!("{key} is for mode {only}, and this is mode {mode}; remove one"));
+            }
         }
     }
 

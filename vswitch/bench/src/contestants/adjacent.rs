@@ -11,9 +11,10 @@ use rtnetlink::{
 use super::{Contestant, kernel};
 use crate::lab::{Lab, Room, gro_on, ifindex, port};
 use vswitch::{
-    config::{Datapath, PortConfig, SwitchConfig},
+    config::{Datapath, Flags, PortConfig, SwitchConfig},
     control::{self, Scope},
 };
+use vswitch_ebpf::abi::port_flags;
 
 /// The number of the cable to it, beyond those of the stations: both ends are called by it.
 pub(super) const TRUNK: u32 = 2;
@@ -35,7 +36,8 @@ impl Adjacent {
         cable(lab, &adjacent.room)?;
         if contestant.is_vswitch() {
             let datapath = if contestant == Contestant::VswitchXdp { Datapath::Xdp } else { Datapath::Tc };
-            let ports = vec![PortConfig { hairpin: true, datapath, ..PortConfig::new(&port(TRUNK)) }];
+            let flags = Flags::default().with(port_flags::HAIRPIN, true);
+            let ports = vec![PortConfig { flags, datapath, ..PortConfig::new(&port(TRUNK)) }];
             let config = SwitchConfig { ports, ..SwitchConfig::new(&name) };
             let scope = adjacent.switch.insert(Scope { switch: name, netns: Some(netns) });
             adjacent.room.netns.run_async_in(|| control::up(scope, config))??;

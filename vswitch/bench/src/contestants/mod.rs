@@ -15,10 +15,11 @@ use super::{
 };
 use adjacent::{Adjacent, TRUNK};
 use vswitch::{
-    config::{Datapath, Mode, PortConfig, Role, SwitchConfig},
+    config::{Datapath, Flags, Mode, PortConfig, Role, SwitchConfig},
     control::{self, Scope},
     view::StatsView,
 };
+use vswitch_ebpf::abi::port_flags;
 
 /// One of those who forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,7 +191,7 @@ impl Rival {
             PortConfig {
                 role: if uplink { Role::Uplink } else { Role::Downlink },
                 mode,
-                hairpin: terms.hairpin && number == 0,
+                flags: Flags::default().with(port_flags::HAIRPIN, terms.hairpin && number == 0),
                 datapath,
                 ..PortConfig::new(&port(number))
             }

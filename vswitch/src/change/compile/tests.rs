@@ -140,7 +140,7 @@ fn who_listens_to_whom() {
     for port in &mut config.ports[1..] {
         (port.mode, port.source) = (Mode::Source, vec![station(7)]);
     }
-    config.ports[2].nodst = true;
+    config.ports[2].flags.set(port_flags::NODST, true);
     config.ports[2].source.push(station(8));
     let image = compile(&config, &observed(&config)).unwrap();
     assert_eq!(image.settings.flags & settings_flags::SOURCES, settings_flags::SOURCES);
@@ -164,9 +164,9 @@ fn an_uplink_is_promiscuous_while_somebody_may_be_anybody() {
     let nic = |config: &SwitchConfig, seen: &Observed| compile(config, seen).unwrap().nics[&1].clone();
     let filters = BTreeSet::from([station(2), station(3)]);
     assert_eq!(nic(&config, &seen), Nic { promiscuous: false, filters });
-    config.ports[1].flood = true;
+    config.ports[1].flags.set(port_flags::FLOOD, true);
     assert_eq!(nic(&config, &seen), Nic { promiscuous: true, filters: BTreeSet::new() });
-    config.ports[1].flood = false;
+    config.ports[1].flags.set(port_flags::FLOOD, false);
     let second = PortConfig { role: Role::Uplink, ..PortConfig::new("eth1") };
     config.ports.push(second);
     let with = observed(&config);

@@ -60,7 +60,7 @@ fn fields(port: &PortConfig) -> Vec<Field> {
         ("source", texts(&port.source)),
         ("datapath", port.datapath.to_string()),
     ];
-    fields.extend(PORT_FLAGS.map(|flag| (flag.key, on_off((flag.get)(port)))));
+    fields.extend(PORT_FLAGS.map(|flag| (flag.key, on_off(port.flags.has(flag.bit)))));
     fields
 }
 

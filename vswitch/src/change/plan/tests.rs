@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use vswitch_ebpf::abi::port_flags;
+
 use super::*;
 use crate::config::{
     Datapath,
@@ -148,7 +150,7 @@ fn how_changes_read() {
         says(|config| {
             config.ageing = 300;
             config.host_access = false;
-            config.ports[1].isolated = false;
+            config.ports[1].flags.set(port_flags::ISOLATED, false);
             config.ports[1].mode = Mode::Vepa;
             config.ports[1].mac.clear();
             config.ports.remove(2);

@@ -1,7 +1,12 @@
 //! Are ports shown and changed as the contract says?
 
+use vswitch_ebpf::abi::port_flags;
+
 use super::*;
-use crate::{config::StaticEntry, view::PortState};
+use crate::{
+    config::{Flags, StaticEntry},
+    view::PortState,
+};
 
 fn ports() -> [PortView; 2] {
     let nic = PortView {
@@ -13,13 +18,7 @@ fn ports() -> [PortView; 2] {
         datapath: Some(Datapath::Xdp),
         mac: vec![],
         source: vec![],
-        hairpin: false,
-        isolated: false,
-        learning: true,
-        flood: true,
-        mcast_flood: true,
-        bcast_flood: true,
-        nodst: false,
+        flags: Flags::default(),
         promisc: true,
         filters: vec![],
         notes: vec![],
@@ -32,8 +31,7 @@ fn ports() -> [PortView; 2] {
         state: PortState::Missing,
         datapath: None,
         mac: vec![MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])],
-        isolated: true,
-        flood: false,
+        flags: Flags::default().with(port_flags::ISOLATED, true).with(port_flags::FLOOD, false),
         promisc: false,
         notes: vec!["its interface is gone".into()],
         faults: vec![],
@@ -73,14 +71,18 @@ fn options_change_what_they_name_alone() {
     let mut port = PortConfig::new("web0");
     let options = Options {
         uplink: Some(Switch::On),
-        flood: Some(Switch::Off),
+        flags: FlagOptions(vec![(port_flags::FLOOD, false)]),
         datapath: Some(Datapath::Tc),
         ..Options::default()
     };
     options.put_what(&mut port);
-    options.put_flags(&mut port);
-    let expected =
-        PortConfig { role: Role::Uplink, flood: false, datapath: Datapath::Tc, ..PortConfig::new("web0") };
+    options.flags.put(&mut port.flags);
+    let expected = PortConfig {
+        role: Role::Uplink,
+        flags: Flags::default().with(port_flags::FLOOD, false),
+        datapath: Datapath::Tc,
+        ..PortConfig::new("web0")
+    };
     assert_eq!(port, expected);
     Options { uplink: Some(Switch::Off), ..Options::default() }.put_what(&mut port);
     assert_eq!(port.role, Role::Downlink);
@@ -93,11 +95,11 @@ fn a_port_whose_address_is_known_is_as_a_macvlan_child_unless_it_shall_not_be() 
         Add { ifname, netns, peer: None, tap: false, options }.port().unwrap()
     };
     let mac = vec![MacAddr([2, 0, 0, 0, 0, 1])];
-    let learns = |port: PortConfig| (port.learning, port.flood);
+    let learns = |port: PortConfig| (port.flags.has(port_flags::LEARNING), port.flags.has(port_flags::FLOOD));
     assert_eq!(learns(add(None, Options::default())), (true, true));
     assert_eq!(learns(add(Some("web"), Options::default())), (false, false));
     assert_eq!(learns(add(None, Options { mac, ..Options::default() })), (false, false));
-    let flood = Options { flood: Some(Switch::On), ..Options::default() };
+    let flood = Options { flags: FlagOptions(vec![(port_flags::FLOOD, true)]), ..Options::default() };
     assert_eq!(learns(add(Some("web"), flood)), (false, true));
 }
 
@@ -105,7 +107,8 @@ fn a_port_whose_address_is_known_is_as_a_macvlan_child_unless_it_shall_not_be() 
 fn who_leaves_source_mode_leaves_its_list() {
     let mut config = SwitchConfig::new("vs0");
     let mut port = PortConfig::new("web0");
-    (port.mode, port.nodst, port.source) = (Mode::Source, true, vec![MacAddr([2, 0, 0, 0, 0, 7])]);
+    (port.mode, port.source) = (Mode::Source, vec![MacAddr([2, 0, 0, 0, 0, 7])]);
+    port.flags.set(port_flags::NODST, true);
     config.ports.push(port);
     let options = Options { mode: Some(Mode::Private), ..Options::default() };
     Set { ifname: "web0".into(), options }.change(&mut config).unwrap();

@@ -11,7 +11,7 @@ use vswitch_ebpf::{
 
 use super::{Move, find, fit};
 use crate::{
-    config::{FarEnd, Mode, PortConfig, Role, StaticEntry, SwitchConfig, parse},
+    config::{FarEnd, Flags, Mode, PortConfig, Role, StaticEntry, SwitchConfig, parse},
     dataplane::{
         clock::Clock,
         ledger::{Filter, Identity, PortRecord, record_flags},
@@ -163,6 +163,17 @@ pub(super) fn wanted(old: &Pins) -> Result<Option<SwitchConfig>> {
     Ok(Some(parse(&path.display().to_string(), &text, None)?))
 }
 
+/// Those that a port had then.
+const FLAGS: [u32; 7] = [
+    port_flags::HAIRPIN,
+    port_flags::ISOLATED,
+    port_flags::LEARNING,
+    port_flags::FLOOD,
+    port_flags::MCAST_FLOOD,
+    port_flags::BCAST_FLOOD,
+    port_flags::NODST,
+];
+
 fn port_config(port: &Port, record: &PortRecord) -> Result<PortConfig> {
     let on = |flag: u32| port.flags & flag != 0;
     let ifname = text(&record.ifname);
@@ -183,13 +194,7 @@ fn port_config(port: &Port, record: &PortRecord) -> Result<PortConfig> {
             mode::SOURCE => Mode::Source,
             other => bail!(r#""{ifname}": mode {other} is unknown to this build"#),
         },
-        hairpin: on(port_flags::HAIRPIN),
-        isolated: on(port_flags::ISOLATED),
-        learning: on(port_flags::LEARNING),
-        flood: on(port_flags::FLOOD),
-        mcast_flood: on(port_flags::MCAST_FLOOD),
-        bcast_flood: on(port_flags::BCAST_FLOOD),
-        nodst: on(port_flags::NODST),
+        flags: FLAGS.into_iter().fold(Flags::default(), |flags, bit| flags.with(bit, on(bit))),
         datapath: state::datapath(record.datapath),
         far_end,
         ..PortConfig::new(&ifname)
