@@ -157,7 +157,7 @@ mod tests {
     fn export_as_json_has_every_key_of_the_file() {
         let mut config = SwitchConfig::new("vs0");
         config.ports.push(PortConfig { far_end: FarEnd::Tap, ..PortConfig::new("vm0") });
-        let expected = json!({
+        let mut expected = json!({
             "name": "vs0",
             "ageing": 300,
             "fdb_max": 65_536,
@@ -173,16 +173,12 @@ mod tests {
                 "peer": null,
                 "tap": true,
                 "datapath": "auto",
-                "hairpin": false,
-                "isolated": false,
-                "learning": true,
-                "flood": true,
-                "mcast_flood": true,
-                "bcast_flood": true,
-                "nodst": false,
             }],
             "fdb": [],
         });
+        for flag in PORT_FLAGS {
+            expected["port"][0][flag.json_key()] = json!(flag.usual);
+        }
         assert_eq!(object(&config), expected);
     }
 }
