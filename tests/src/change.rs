@@ -70,6 +70,11 @@ const KINDS: [(&str, Make); 12] = [
     }),
 ];
 
+/// The names of all kinds.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|(name, _)| *name).chain(KINDS.iter().map(|(name, _)| *name))
+}
+
 /// Any change.
 pub fn change() -> impl Strategy<Value = Change> {
     (0..FLAGS.len() + KINDS.len(), any::<Index>(), any::<Index>()).prop_map(|(kind, which, what)| Change {

@@ -9,7 +9,7 @@ use std::{
 use proptest::{collection::vec, strategy::Strategy, test_runner::TestCaseError};
 use vswitch_tests::{
     cases::{Case, Step, case},
-    change::{KINDS, change},
+    change::{change, kinds},
     dice::dice,
     frame::Mac,
     lock_step::{BY_FRAMES, Taken, but_for, in_lock_step},
@@ -35,20 +35,19 @@ fn a_change_shows_in_the_very_next_frame() {
 
     let seen = seen.into_inner();
     println!("{seen:?}");
-    let kinds = KINDS.map(|(name, _)| name);
-    let wrong = kinds.iter().filter(|kind| {
+    let wrong = kinds().filter(|kind| {
         let (between, matters) = seen.get(*kind).copied().unwrap_or_default();
         let shows = if OF_FRAMES_FOR_MANY.contains(kind) { matters == 0 } else { matters >= 5 };
         between < 50 || !shows
     });
-    assert_eq!(wrong.collect::<Vec<_>>(), [&""; 0], "between two equal frames: {seen:?}");
+    assert_eq!(wrong.collect::<Vec<_>>(), [""; 0], "between two equal frames: {seen:?}");
 }
 
 /// Each writer in turn does not make what was decided forgotten.
 #[test]
 fn a_writer_that_forgets_to_say_so_is_caught() {
-    let kinds = KINDS.map(|(name, _)| name).into_iter().chain(BY_FRAMES);
-    let left: BTreeSet<_> = kinds.filter(|kind| !OF_FRAMES_FOR_MANY.contains(kind)).collect();
+    let left: BTreeSet<_> =
+        kinds().chain(BY_FRAMES).filter(|kind| !OF_FRAMES_FOR_MANY.contains(kind)).collect();
     let (left, cases) = (RefCell::new(left), RefCell::new(0));
     let [same, _] = dice(1000, 1, "remembered");
     same.throw(&busy(), |case| {
