@@ -46,7 +46,10 @@ fn image(config: &SwitchConfig, slots: &BTreeMap<String, (u16, bool)>) -> Image 
         let ifindex = if there { 100 + u32::from(slot) } else { 0 };
         observed.ports.insert(port.ifname.clone(), Seen { slot, ifindex, mac: own, ..Seen::default() });
     }
-    compile(config, &observed).unwrap()
+    let mut image = compile(config, &observed).unwrap();
+    // In the table, a missing one whose flags are all off is as none.
+    image.ports.retain(|_, port| *port != Port::default());
+    image
 }
 
 /// One slot for each name that there is, so that ports stay in theirs, and whether its interface is there.
