@@ -22,6 +22,7 @@ fn an_empty_file_is_a_switch_with_every_default() {
 
 #[test]
 fn every_key() {
+    let flags = PORT_FLAGS.map(|flag| format!("{} = {}\n", flag.key, !flag.usual)).concat();
     let text = r#"
         [switch]
         name = "lab"
@@ -41,13 +42,7 @@ fn every_key() {
         mac = "02-00-00-00-00-01"
         mode = "source"
         source = ["02:00:00:00:00:07"]
-        nodst = true
-        hairpin = true
-        isolated = true
-        learning = false
-        flood = false
-        mcast-flood = false
-        bcast-flood = false
+        FLAGS
         tap = false
         [[fdb]]
         mac = "02:00:00:00:00:09"
@@ -74,7 +69,7 @@ fn every_key() {
         ports: vec![nic, web],
         fdb: vec![StaticEntry { mac: station(9), vlan: 0, ifname: "nic0".to_owned() }],
     };
-    assert_eq!(parse("x", text, None), Ok(config));
+    assert_eq!(parse("x", &text.replace("FLAGS", &flags), None), Ok(config));
 }
 
 #[test]
