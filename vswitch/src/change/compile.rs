@@ -72,7 +72,11 @@ pub(crate) fn compile(config: &SwitchConfig, observed: &Observed) -> Result<Imag
     let known: Vec<Known<'_>> = known.collect();
     let mut image = Image { settings: settings(config, observed.clock, &known), ..Image::default() };
     for (port, seen) in &known {
-        image.ports.insert(seen.slot, element(port, seen));
+        let element = element(port, seen);
+        // Of a port without interface for which everything is off: as a free slot's.
+        if element != Port::default() {
+            image.ports.insert(seen.slot, element);
+        }
         if seen.ifindex != 0 {
             image.interfaces.insert(seen.ifindex, seen.slot);
         }

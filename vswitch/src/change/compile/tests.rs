@@ -174,6 +174,21 @@ fn an_uplink_is_promiscuous_while_somebody_may_be_anybody() {
     assert!(!nic(&config, &seen).promiscuous, "one that is missing is none");
 }
 
+/// Its element would be a free slot's, which nobody finds in the tables: they would never be as they should be.
+#[test]
+fn a_port_without_interface_for_which_all_is_off_is_in_no_table() {
+    let mut config = lab();
+    let web0 = &mut config.ports[1];
+    for on in [&mut web0.learning, &mut web0.flood, &mut web0.mcast_flood, &mut web0.bcast_flood] {
+        *on = false;
+    }
+    let mut seen = observed(&config);
+    assert!(compile(&config, &seen).unwrap().ports.contains_key(&2));
+    seen.ports.get_mut("web0").unwrap().ifindex = 0;
+    let slots: Vec<_> = compile(&config, &seen).unwrap().ports.into_keys().collect();
+    assert_eq!(slots, [1, 3]);
+}
+
 proptest! {
     /// Whatever the rules allow is a switch, and each of its ports and addresses is where it should be.
     #[test]
