@@ -6,7 +6,7 @@ use vswitch_ebpf::abi::{mode, settings_flags};
 use super::*;
 use crate::{
     config::{
-        StaticEntry,
+        PORT_FLAGS, StaticEntry,
         samples::{future_switch, office, station},
     },
     dataplane::image::Listeners,
@@ -179,8 +179,8 @@ fn an_uplink_is_promiscuous_while_somebody_may_be_anybody() {
 fn a_port_without_interface_for_which_all_is_off_is_in_no_table() {
     let mut config = lab();
     let web0 = &mut config.ports[1];
-    for on in [&mut web0.learning, &mut web0.flood, &mut web0.mcast_flood, &mut web0.bcast_flood] {
-        *on = false;
+    for flag in PORT_FLAGS {
+        web0.flags.set(flag.bit, false);
     }
     let mut seen = observed(&config);
     assert!(compile(&config, &seen).unwrap().ports.contains_key(&2));
