@@ -129,7 +129,7 @@ impl Delivery {
 #[inline(always)]
 pub(crate) fn already_switched(ctx: &TcContext, ifindex: u32) -> bool {
     let switched = mark(ctx) == SWITCHED_MARK
-        && Maps.slot_of(ifindex).and_then(|slot| Maps.port(slot)).is_some_and(|port| is_uplink(&port));
+        && Maps.slot_of(ifindex).and_then(|slot| Maps.port(slot)).is_some_and(is_uplink);
     if switched {
         ctx.set_mark(0);
     }

@@ -45,7 +45,7 @@ pub(crate) fn recall_present(asked: &Question, frame: &impl Frame) -> Option<&'s
 /// The tables' generation. Asked before a decision looks anything up: what is changed from then on makes it a stale one.
 #[inline(always)]
 pub(crate) fn generation() -> u64 {
-    GENERATION.get_ptr(0).map_or(0, |generation| atomic::read(generation))
+    GENERATION.get_ptr(0).map_or(0, atomic::read)
 }
 
 /// Keeps what was decided.
