@@ -51,8 +51,6 @@ pub struct Port {
     pub flood: bool,
     pub mcast_flood: bool,
     pub bcast_flood: bool,
-    /// The host and it do not meet.
-    pub hostless: bool,
 }
 
 /// A downlink as the user gets it who says nothing.
@@ -68,11 +66,10 @@ pub const PLAIN: Port = Port {
     flood: true,
     mcast_flood: true,
     bcast_flood: true,
-    hostless: false,
 };
 
 /// What of a port the user may switch on and off, by the names that it has in JSON.
-pub const FLAGS: [(&str, Flag); 8] = [
+pub const FLAGS: [(&str, Flag); 7] = [
     ("hairpin", |port| &mut port.hairpin),
     ("isolated", |port| &mut port.isolated),
     ("learning", |port| &mut port.learning),
@@ -80,7 +77,6 @@ pub const FLAGS: [(&str, Flag); 8] = [
     ("mcast_flood", |port| &mut port.mcast_flood),
     ("bcast_flood", |port| &mut port.bcast_flood),
     ("nodst", |port| &mut port.nodst),
-    ("hostless", |port| &mut port.hostless),
 ];
 
 /// Where a flag is in a port.

@@ -98,8 +98,6 @@ pub mod port_flags {
     pub const PEER: u32 = 1 << 8;
     /// Source mode: frames from listed senders go to the listing ports alone (macvlan's `nodst`).
     pub const NODST: u32 = 1 << 10;
-    /// Exchanges nothing with the host directly.
-    pub const HOSTLESS: u32 = 1 << 11;
 }
 
 /// Bits of an element of the map `STATES`, by slot: what frames and the controller change of a port, in a word of its own.

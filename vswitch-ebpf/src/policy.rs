@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | downlink | sibling | if both are in bridge mode; everything else leaves by the uplinks |
 //! | downlink | uplink | always |
-//! | downlink, host | each other | with host access, unless the port is in passthru mode or `hostless` |
+//! | downlink, host | each other | with host access, unless the port is in passthru mode |
 //! | uplink | downlink | unless the frame is a reflection that the port must not have, see [`echoes_to`] |
 //! | any | source mode port | only from the senders that it lists |
 //!
@@ -35,8 +35,7 @@ pub const fn host_access(settings: u32) -> bool {
 /// Whether a port with these [`port_flags`] and this mode exchanges frames with the host directly: the outside always does.
 #[inline(always)]
 pub const fn reaches_host(flags: u32, mode: u8, settings: u32) -> bool {
-    flags & port_flags::UPLINK != 0
-        || host_access(settings) && mode != mode::PASSTHRU && flags & port_flags::HOSTLESS == 0
+    flags & port_flags::UPLINK != 0 || host_access(settings) && mode != mode::PASSTHRU
 }
 
 /// Whether two downlinks exchange frames directly.

@@ -251,7 +251,7 @@ impl Model {
     /// Whether the host and this port meet. The outside always does, and a passthru port is as good as the wire.
     fn host_meets(&self, slot: u16) -> bool {
         let port = &self.ports[&slot];
-        port.uplink || self.meets_ports() && port.mode != Mode::Passthru && !port.hostless
+        port.uplink || self.meets_ports() && port.mode != Mode::Passthru
     }
 
     /// A port in source mode hears the senders that it lists.

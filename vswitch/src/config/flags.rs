@@ -30,7 +30,7 @@ pub struct PortFlag {
 }
 
 /// Every [`PortFlag`], in the order in which they are printed.
-pub const PORT_FLAGS: [PortFlag; 8] = [
+pub const PORT_FLAGS: [PortFlag; 7] = [
     PortFlag {
         help: "Whether a frame may leave where it came from, as from a reflecting switch",
         ..off("hairpin", port_flags::HAIRPIN)
@@ -51,10 +51,6 @@ pub const PORT_FLAGS: [PortFlag; 8] = [
         mode: Some(Mode::Source),
         help: "With mode source: whether frames of its senders go nowhere else",
         ..off("nodst", port_flags::NODST)
-    },
-    PortFlag {
-        help: "Whether it exchanges nothing with the host directly",
-        ..off("hostless", port_flags::HOSTLESS)
     },
 ];
 
@@ -157,7 +153,7 @@ mod tests {
     /// What files, scripts and readers of JSON rely on.
     #[test]
     fn keys_order_and_defaults_are_a_contract() {
-        let in_json = r#"{"hairpin":false,"isolated":false,"learning":true,"flood":true,"mcast_flood":true,"bcast_flood":true,"nodst":false,"hostless":false}"#;
+        let in_json = r#"{"hairpin":false,"isolated":false,"learning":true,"flood":true,"mcast_flood":true,"bcast_flood":true,"nodst":false}"#;
         assert_eq!(serde_json::to_string(&Flags::default()).unwrap(), in_json);
     }
 
