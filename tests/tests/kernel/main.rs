@@ -151,7 +151,10 @@ fn whoever_comes_before_an_uplinks_stack_has_a_clone() {
 fn what_is_for_an_interface_that_is_gone_is_counted_once_and_goes_nowhere() {
     require!(&needs());
     in_namespace(|mut object| {
+        // No stamp is due while the test runs, which XDP would leave to tc.
         let model = Model {
+            ageing: 1 << 20,
+            refresh: 1 << 20,
             fdb: BTreeMap::from([(UNKNOWN, Entry { at: Member::Port(2), kind: Kind::Static, seen: 0 })]),
             ..Model::plain((1..=2).map(|slot| (slot, PLAIN)))
         };
