@@ -11,7 +11,10 @@ use std::{
 use aya::maps::{Array, Map, MapData, MapInfo};
 use bytemuck::Pod;
 use serde_json::Value;
-use vswitch::{config::SwitchConfig, dataplane::ledger::Identity};
+use vswitch::{
+    config::{SwitchConfig, print::print},
+    dataplane::ledger::Identity,
+};
 use vswitch_ebpf::{
     abi::{ABI_VERSION, DEFAULT_FDB_MAX, FdbEntry, FdbKey, MAX_PORTS, fdb_flags},
     fdb::{Set, Shape as FdbShape},
@@ -70,6 +73,7 @@ pub(crate) fn age(name: &str) -> PathBuf {
         records.collect(),
     );
     flag_fdb(&to, &config);
+    age_journal(&to);
     for map in ["STATES", "GENERATION", "VERDICTS", "LISTS", "MEMBERS", "FILTERS", "INTENT"] {
         fs::remove_file(to.join("maps").join(map)).expect("remove the pin");
     }
@@ -102,10 +106,28 @@ fn flag_fdb(root: &Path, config: &SwitchConfig) {
     }
 }
 
+/// What an interrupted command wanted was a configuration file.
+fn age_journal(root: &Path) {
+    let journal = root.join("journal");
+    if !journal.exists() {
+        return;
+    }
+    let pin = journal.to_str().expect("a plain path");
+    let wanted = elements(None, pin).remove(&vec![0; 4]).expect("the journal");
+    let text = print(&config_in(&wanted)).into_bytes();
+    fs::remove_file(&journal).expect("remove the pin");
+    let shape = Shape { map: "journal", kind: "array", value: text.len(), entries: 1 };
+    make(pin, shape, 4, BTreeMap::from([(vec![0; 4], text)]));
+}
+
 /// The switch's configuration, as it has it.
 fn intent(root: &Path) -> SwitchConfig {
-    let text = raw_elements(root, "INTENT").remove(&vec![0; 4]).expect("the intent");
-    let mut document: Value = serde_json::from_slice(&text).expect("a document");
+    config_in(&raw_elements(root, "INTENT").remove(&vec![0; 4]).expect("the intent"))
+}
+
+/// The configuration in a pinned document.
+fn config_in(text: &[u8]) -> SwitchConfig {
+    let mut document: Value = serde_json::from_slice(text).expect("a document");
     serde_json::from_value(document["switch"].take()).expect("a configuration")
 }
 
@@ -127,10 +149,14 @@ fn words(root: &Path, map: &str) -> BTreeMap<Vec<u8>, Vec<u32>> {
 
 /// Puts another map in a pin's place, with these elements.
 fn remake(root: &Path, shape: Shape, key: usize, elements: BTreeMap<Vec<u8>, Vec<u8>>) {
-    let Shape { map, kind, value, entries } = shape;
-    let pin = root.join("maps").join(map);
+    let pin = root.join("maps").join(shape.map);
     fs::remove_file(&pin).expect("remove the pin");
-    let pin = pin.to_str().expect("a plain path");
+    make(pin.to_str().expect("a plain path"), shape, key, elements);
+}
+
+/// Pins a map with these elements.
+fn make(pin: &str, shape: Shape, key: usize, elements: BTreeMap<Vec<u8>, Vec<u8>>) {
+    let Shape { map, kind, value, entries } = shape;
     let (key, size, count) = (key.to_string(), value.to_string(), entries.to_string());
     let create =
         ["map", "create", pin, "type", kind, "key", &key, "value", &size, "entries", &count, "name", map];
