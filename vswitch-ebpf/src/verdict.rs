@@ -101,9 +101,6 @@ pub struct Target {
 }
 
 impl Target {
-    /// No port.
-    pub const NOBODY: Self = Self { ifindex: 0, flags: 0, longest: 0, slot: 0, reserved: 0 };
-
     /// The port in `slot`.
     #[inline(always)]
     pub const fn new(slot: u16, port: &Port) -> Self {
